@@ -1,0 +1,152 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// rule is an invariant of the data: the query finds what breaks it, as text.
+type rule struct{ broken, sql string }
+
+var rules = []rule{
+	{"more than one rollout of a group runs", `SELECT grp FROM rollouts WHERE status = 'running' GROUP BY grp HAVING count(*) > 1`},
+	{"a rollout has ended, but a deployment of it has not",
+		`SELECT r.sequence || '-' || r.suffix || '-' || d.ordinal FROM rollouts r JOIN deployments d ON d.rollout = r.sequence
+		WHERE r.status NOT IN ('pending', 'running') AND d.status IN ('pending', 'running')`},
+	{"a deployment has ended, but a step of it has not",
+		`SELECT d.rollout || '-' || d.ordinal || ' step ' || s.ordinal FROM deployments d JOIN steps s ON s.rollout = d.rollout AND s.deployment = d.ordinal
+		WHERE d.status NOT IN ('pending', 'running') AND s.status = 'running' AND s.attempt = d.attempt`},
+	{"a rollout waits, but has deployments",
+		`SELECT sequence || '-' || suffix FROM rollouts WHERE status = 'pending' AND sequence IN (SELECT rollout FROM deployments)`},
+	{"a rollout runs without policy, deployments, owner or epoch",
+		`SELECT sequence || '-' || suffix FROM rollouts WHERE status = 'running'
+		AND (policy = '' OR owner = '' OR attempt < 1 OR epoch < 1 OR epoch > (SELECT epoch FROM meta) OR sequence NOT IN (SELECT rollout FROM deployments))`},
+	{"the ordinals of the deployments of a rollout have gaps",
+		`SELECT rollout FROM deployments GROUP BY rollout HAVING max(ordinal) <> count(*)`},
+	{"a change has no head", `SELECT repository || '@' || branch FROM changes c WHERE NOT EXISTS (SELECT 1 FROM heads h WHERE h.repository = c.repository AND h.branch = c.branch)`},
+	{"the newest change of a watch is not what its head is",
+		`SELECT h.repository || '@' || h.branch FROM heads h JOIN changes c ON c.repository = h.repository AND c.branch = h.branch
+		AND c.generation = (SELECT max(generation) FROM changes WHERE repository = h.repository AND branch = h.branch)
+		WHERE c.generation <> h.generation OR c.to_commit <> h.commit_id`},
+	{"a head moved, but its last change is not there",
+		`SELECT repository || '@' || branch FROM heads h WHERE generation > 1
+		AND NOT EXISTS (SELECT 1 FROM changes c WHERE c.repository = h.repository AND c.branch = h.branch AND c.generation = h.generation)`},
+	{"a change does not begin where the one before it ended",
+		`SELECT c.repository || '@' || c.branch || ' generation ' || c.generation FROM changes c
+		JOIN changes p ON p.repository = c.repository AND p.branch = c.branch AND p.generation = c.generation - 1 WHERE p.to_commit <> c.from_commit`},
+	{"a change is missing between two that wait",
+		`SELECT repository || '@' || branch FROM changes WHERE fate <> 'pruned' AND rollout IN (SELECT sequence FROM rollouts WHERE status IN ('pending', 'running'))
+		GROUP BY repository, branch, rollout HAVING max(generation) - min(generation) + 1 <> count(*)`},
+	{"a change of a watch waits in an older rollout of the group than the change before it",
+		`SELECT c.repository || '@' || c.branch || ' generation ' || c.generation FROM changes c
+		JOIN changes p ON p.repository = c.repository AND p.branch = c.branch AND p.generation = c.generation - 1 AND p.grp = c.grp
+		WHERE c.rollout < p.rollout`},
+	{"a rollout answers a change of another group",
+		`SELECT r.sequence || '-' || r.suffix FROM rollouts r JOIN changes c ON c.rollout = r.sequence WHERE c.grp <> r.grp`},
+	{"something is newer than the newest entry of the ledger",
+		`SELECT repository || '@' || branch FROM changes WHERE ledger > coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'ledger'), 0)`},
+}
+
+// brokenLimit is how many findings of one kind are told.
+const brokenLimit = 10
+
+// Check verifies the checksums of all pages, the structure of the database and the invariants of the data. It returns
+// what is broken, in words; nothing where all is well. It reads everything and may take seconds.
+func (s *Store) Check(ctx context.Context) ([]string, error) {
+	var broken []string
+	if s.memory == "" {
+		found, err := checkPages(ctx, filepath.Join(s.options.Dir, databaseName))
+		if err != nil {
+			return nil, err
+		}
+		broken = append(broken, found...)
+	}
+	err := s.read(ctx, func(c *conn) error {
+		for _, q := range []struct{ name, sql string }{{"structure", `PRAGMA quick_check(10)`}, {"reference", `PRAGMA foreign_key_check`}} {
+			err := c.query(q.sql, func(r row) error {
+				if text := r.text(0); text != "ok" {
+					broken = append(broken, q.name+" is broken: "+text)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		for _, rule := range rules {
+			n := 0
+			err := c.query(rule.sql, func(r row) error {
+				if n++; n <= brokenLimit {
+					broken = append(broken, rule.broken+": "+r.text(0))
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			if n > brokenLimit {
+				broken = append(broken, fmt.Sprintf("%s: and %d more", rule.broken, n-brokenLimit))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		broken = append(broken, explain(err).Error())
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return broken, nil
+}
+
+// checkPages verifies the checksum of every page in the file, those that nothing refers to as well. A daemon may write
+// meanwhile: a page that was caught half written is right when it is read again.
+func checkPages(ctx context.Context, path string) (broken []string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	page := make([]byte, pageSize)
+	for n := int64(0); ; n++ {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		good := false
+		for try := 0; try < 3 && !good; try++ {
+			if try > 0 {
+				time.Sleep(10 * time.Millisecond)
+			}
+			size, err := f.ReadAt(page, n*pageSize)
+			if size == 0 && err == io.EOF {
+				return broken, nil
+			}
+			if err != nil && err != io.EOF {
+				return nil, err
+			}
+			good = size == pageSize && pageSum(page)
+		}
+		if !good {
+			broken = append(broken, fmt.Sprintf("page %d of %s does not have its checksum", n+1, path))
+			if len(broken) == brokenLimit {
+				return append(broken, "there may be more such pages"), nil
+			}
+		}
+	}
+}
+
+// pageSum reports whether a page has the checksum that its last 8 bytes tell. https://sqlite.org/cksumvfs.html
+func pageSum(page []byte) bool {
+	var s0, s1 uint32
+	body, sum := page[:len(page)-reserve], page[len(page)-reserve:]
+	for ; len(body) >= 8; body = body[8:] {
+		s0 += binary.LittleEndian.Uint32(body) + s1
+		s1 += binary.LittleEndian.Uint32(body[4:]) + s0
+	}
+	return s0 == binary.LittleEndian.Uint32(sum) && s1 == binary.LittleEndian.Uint32(sum[4:])
+}

@@ -1,0 +1,145 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"sentry/internal/sentry"
+)
+
+// Plan is what a rollout will do, decided outside of the store.
+type Plan struct {
+	Policy      sentry.Policy
+	Vector      []sentry.VectorEntry
+	Deployments []sentry.Deployment // in order; the store gives identifiers and ordinals, and saves them pending
+	Strays      []Stray             // changes of the rollout that are not its group's any more
+	Reason      string              // what was planned and why, in words
+}
+
+// Stray is a change that the configuration has taken out of its group since it was recorded.
+type Stray struct {
+	Change sentry.Change
+	Group  string       // where it belongs now; "" drops it: it is not configured any more
+	Queue  sentry.Queue // of that group
+	Reason string
+}
+
+// Claim makes a pending rollout running, with its plan, in one transaction. version is that of the Waiting which was
+// planned. A plan without deployments ends the rollout as canceled instead, with the reason of the plan.
+//
+// A crash before it returns leaves the rollout pending, or running and found by Left.
+//
+// Errors: ErrStale where a cause joined meanwhile or somebody else has claimed it, ErrFinal where it was canceled,
+// ErrBusy where another rollout of the group runs, ErrNotFound, ErrInvalid for a stray that is not its change.
+func (s *Store) Claim(ctx context.Context, id string, version int64, p Plan) (sentry.Rollout, error) {
+	var claimed sentry.Rollout
+	err := s.write(ctx, func(t *tx) error {
+		v, err := t.find(id)
+		if err != nil {
+			return err
+		}
+		switch {
+		case v.Status.Terminal():
+			return fmt.Errorf("cannot claim rollout %s: %w as %s", v.ID, ErrFinal, v.Status)
+		case v.Status != sentry.Pending:
+			return fmt.Errorf("cannot claim rollout %s: %w: it is %s already", v.ID, ErrStale, v.Status)
+		case v.version != version:
+			return fmt.Errorf("cannot claim rollout %s: %w: version %d was planned, it is at %d", v.ID, ErrStale, version, v.version)
+		}
+		if err := t.idle(v); err != nil {
+			return err
+		}
+		if err := t.handOver(v, p.Strays); err != nil {
+			return err
+		}
+		if len(p.Deployments) == 0 {
+			err = t.end(v, sentry.Canceled, p.Reason, sentry.CanceledIt)
+		} else {
+			err = t.begin(v, p)
+		}
+		if err != nil {
+			return err
+		}
+		if v, err = t.find(v.ID); err != nil {
+			return err
+		}
+		if err := t.fill(v, true); err != nil {
+			return err
+		}
+		claimed = v.Rollout
+		return nil
+	})
+	return claimed, err
+}
+
+// idle makes sure that no other rollout of the group runs.
+func (t *tx) idle(v *record) error {
+	running, err := t.rollouts(`WHERE status = 'running' AND grp = ?`, v.Group)
+	if err == nil && len(running) > 0 {
+		err = fmt.Errorf("cannot claim rollout %s: %w: %s", v.ID, ErrBusy, running[0].ID)
+	}
+	return err
+}
+
+// handOver moves the strays of a rollout to where they belong, or drops them.
+func (t *tx) handOver(v *record, strays []Stray) error {
+	q := queue{tx: t}
+	for _, stray := range strays {
+		c := stray.Change
+		if stray.Group == v.Group {
+			return fmt.Errorf("%w: %s is a stray of its own group %s", ErrInvalid, c.Watch, v.Group)
+		}
+		if stray.Group != "" {
+			if err := q.move(c, v.sequence, stray.Group, stray.Queue); err != nil {
+				return fmt.Errorf("cannot hand %s to group %s: %w", c.Watch, stray.Group, err)
+			}
+			continue
+		}
+		err := t.exec(`UPDATE changes SET rollout = NULL, fate = 'dropped' WHERE repository = ? AND branch = ? AND generation = ? AND rollout = ?`,
+			c.Repository, c.Branch, c.Generation, v.sequence)
+		if err == nil && t.Changes() != 1 {
+			err = fmt.Errorf("%w: generation %d is not a change of rollout %s", ErrInvalid, c.Generation, v.ID)
+		}
+		if err == nil {
+			err = t.decide(sentry.Decision{Verb: sentry.Refused, Group: v.Group, Repository: c.Repository, Branch: c.Branch, Rollout: v.ID, Commit: c.To, Reason: stray.Reason})
+		}
+		if err != nil {
+			return fmt.Errorf("cannot drop %s: %w", c.Watch, err)
+		}
+	}
+	return q.finish()
+}
+
+// begin writes the plan and makes the rollout running, ours.
+func (t *tx) begin(v *record, p Plan) error {
+	policy, err := json.Marshal(p.Policy)
+	if err != nil {
+		return err
+	}
+	vector, err := text(p.Vector)
+	if err != nil {
+		return err
+	}
+	err = t.exec(`UPDATE rollouts SET status = 'running', reason = ?, policy = ?, vector = ?, attempt = 1, owner = ?, epoch = ?, started_at = ?
+		WHERE sequence = ? AND status = 'pending'`, p.Reason, string(policy), vector, t.owner, t.epoch, t.now, v.sequence)
+	if err != nil {
+		return err
+	}
+	for i, d := range p.Deployments {
+		d.Ordinal, d.Status, d.Attempt = i+1, sentry.Pending, 0
+		if err := t.insertDeployment(v.sequence, d); err != nil {
+			return fmt.Errorf("cannot plan %s: %w", d.Watch, err)
+		}
+	}
+	decisions := []sentry.Decision{
+		{Verb: sentry.Claimed, Group: v.Group, Rollout: v.ID, Reason: "begun by " + t.owner},
+		{Verb: sentry.Planned, Group: v.Group, Rollout: v.ID, Reason: p.Reason},
+	}
+	for _, d := range decisions {
+		if err := t.decide(d); err != nil {
+			return err
+		}
+	}
+	return t.post(topicStarted, v, sentry.Running, p.Reason)
+}

@@ -1,0 +1,110 @@
+package store
+
+import (
+	"context"
+
+	"sentry/internal/sentry"
+)
+
+// Retention bounds what is kept. What is 0 takes the value of Options.History, or else the default.
+type Retention struct {
+	RolloutsPerGroup int // that have ended; those that wait or run are always kept. Default 200
+	LedgerEntries    int // of all groups together. Default 100,000
+}
+
+const (
+	defaultRollouts = 200
+	defaultLedger   = 100_000
+	// changesPerWatch is how many moves of a head are kept beyond those of kept rollouts: Recorded knows them.
+	changesPerWatch = 200
+	// outboxLimit is how many messages wait for delivery; the oldest go first.
+	outboxLimit = 10_000
+
+	// The chunks keep one transaction short, because every other write waits for it.
+	rolloutChunk = 50
+	rowChunk     = 2_000
+)
+
+func (r Retention) or(other Retention) Retention {
+	if r.RolloutsPerGroup <= 0 {
+		r.RolloutsPerGroup = other.RolloutsPerGroup
+	}
+	if r.LedgerEntries <= 0 {
+		r.LedgerEntries = other.LedgerEntries
+	}
+	return r
+}
+
+// Prune removes what is older than r allows, in many short transactions, and returns the rollouts that are gone: their
+// logs may go too. Ended or killed in between, it has removed a part; the next call goes on. Rollouts whose removal was
+// committed but not returned because of a crash have left their logs behind.
+func (s *Store) Prune(ctx context.Context, r Retention) ([]string, error) {
+	r = r.or(s.options.History).or(Retention{RolloutsPerGroup: defaultRollouts, LedgerEntries: defaultLedger})
+	removed, err := s.pruneRollouts(ctx, r.RolloutsPerGroup)
+	if err != nil {
+		return removed, err
+	}
+	rows := []struct {
+		sql string
+		arg int
+	}{
+		{`DELETE FROM changes WHERE id IN (SELECT c.id FROM changes c JOIN heads h ON h.repository = c.repository AND h.branch = c.branch
+			WHERE c.fate <> 'rollout' AND c.generation <= h.generation - ? LIMIT ?)`, changesPerWatch},
+		{`DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE id <= (SELECT max(id) FROM ledger) - ? ORDER BY id LIMIT ?)`, r.LedgerEntries},
+		{`DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id <= (SELECT max(id) FROM outbox) - ? ORDER BY id LIMIT ?)`, outboxLimit},
+	}
+	for _, step := range rows {
+		for gone := int64(rowChunk); gone == rowChunk; {
+			err := s.write(ctx, func(t *tx) error {
+				err := t.exec(step.sql, step.arg, rowChunk)
+				gone = t.Changes()
+				return err
+			})
+			if err != nil {
+				return removed, err
+			}
+		}
+	}
+	return removed, nil
+}
+
+func (s *Store) pruneRollouts(ctx context.Context, keep int) (removed []string, err error) {
+	type old struct {
+		sequence int64
+		id       string
+	}
+	var list []old
+	err = s.read(ctx, func(c *conn) error {
+		return c.query(`SELECT sequence, suffix FROM (
+			SELECT sequence, suffix, row_number() OVER (PARTITION BY grp ORDER BY sequence DESC) AS place
+			FROM rollouts WHERE status NOT IN ('pending', 'running')) WHERE place > ? ORDER BY sequence`, func(r row) error {
+			list = append(list, old{r.int(0), sentry.RolloutID(r.int(0), r.text(1))})
+			return nil
+		}, keep)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for len(list) > 0 {
+		chunk := list[:min(rolloutChunk, len(list))]
+		list = list[len(chunk):]
+		err := s.write(ctx, func(t *tx) error {
+			for _, o := range chunk { // terminal is final: what was read before the transaction still holds
+				if err := t.exec(`UPDATE changes SET rollout = NULL, fate = 'pruned' WHERE rollout = ?`, o.sequence); err != nil {
+					return err
+				}
+				if err := t.exec(`DELETE FROM rollouts WHERE sequence = ?`, o.sequence); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return removed, err
+		}
+		for _, o := range chunk {
+			removed = append(removed, o.id)
+		}
+	}
+	return removed, nil
+}

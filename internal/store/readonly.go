@@ -1,0 +1,81 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ncruces/go-sqlite3"
+)
+
+// openReadOnly opens the state for looking at it, while a daemon writes or while none does. It takes no lock that a
+// daemon would wait for, and creates nothing.
+func (s *Store) openReadOnly() error {
+	path := filepath.Join(s.options.Dir, databaseName)
+	marker, err := readSidecar(s.options.Dir)
+	if err != nil {
+		return explainFile(s.options.Dir, err)
+	}
+	if err := findDatabase(path, marker != nil); err != nil {
+		return err
+	}
+	s.readers = readersOf(path)
+	c, err := s.readers.take()
+	if err != nil {
+		return err
+	}
+	defer s.readers.put(c)
+	return s.inspect(c, marker)
+}
+
+// readersOf chooses how to read. Where a daemon has been, its log and shared memory are beside the database, and are
+// used as by any other reader. Without them there is nothing but the file: nobody has it open, and SQLite is told that
+// it does not change, because it would make the two otherwise.
+func readersOf(path string) *readers {
+	_, log := os.Stat(path + "-wal")
+	_, shared := os.Stat(path + "-shm")
+	if errors.Is(log, fs.ErrNotExist) && errors.Is(shared, fs.ErrNotExist) {
+		slashed := filepath.ToSlash(path)
+		if !strings.HasPrefix(slashed, "/") { // C:/…
+			slashed = "/" + slashed
+		}
+		name := url.URL{Scheme: "file", OmitHost: true, Path: slashed, RawQuery: "immutable=1"}
+		return newReaders(name.String(), sqlite3.OPEN_READONLY|sqlite3.OPEN_URI)
+	}
+	return newReaders(path, sqlite3.OPEN_READONLY)
+}
+
+// inspect refuses a database that this version cannot read, or that is not the one which was here.
+func (s *Store) inspect(c *conn, marker *sidecar) error {
+	known, err := newestVersion(s.options.migrations)
+	if err != nil {
+		return err
+	}
+	have, err := schemaVersion(c)
+	switch {
+	case err != nil:
+		return err
+	case have > known:
+		return newerSchema(have, known)
+	case have < known:
+		return fmt.Errorf("%w (schema %d, this one knows %d): start the daemon once, it upgrades it", ErrOlderSchema, have, known)
+	}
+	var instance string
+	var epoch int64
+	_, err = c.one(`SELECT instance, epoch FROM meta`, func(r row) error {
+		instance, epoch = r.text(0), r.int(1)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	ledger, err := (&tx{conn: c, newest: -1}).newestEntry()
+	if err != nil {
+		return err
+	}
+	return marker.check(s.options.Dir, instance, epoch, ledger)
+}
