@@ -90,22 +90,14 @@ func (t *tx) handOver(v *record, strays []Stray) error {
 		if stray.Group == v.Group {
 			return fmt.Errorf("%w: %s is a stray of its own group %s", ErrInvalid, c.Watch, v.Group)
 		}
-		if stray.Group != "" {
-			if err := q.move(c, v.sequence, stray.Group, stray.Queue); err != nil {
-				return fmt.Errorf("cannot hand %s to group %s: %w", c.Watch, stray.Group, err)
+		if stray.Group == "" {
+			if err := t.drop(c, v, stray.Reason); err != nil {
+				return fmt.Errorf("cannot drop %s: %w", c.Watch, err)
 			}
 			continue
 		}
-		err := t.exec(`UPDATE changes SET rollout = NULL, fate = 'dropped' WHERE repository = ? AND branch = ? AND generation = ? AND rollout = ?`,
-			c.Repository, c.Branch, c.Generation, v.sequence)
-		if err == nil && t.Changes() != 1 {
-			err = fmt.Errorf("%w: generation %d is not a change of rollout %s", ErrInvalid, c.Generation, v.ID)
-		}
-		if err == nil {
-			err = t.decide(sentry.Decision{Verb: sentry.Refused, Group: v.Group, Repository: c.Repository, Branch: c.Branch, Rollout: v.ID, Commit: c.To, Reason: stray.Reason})
-		}
-		if err != nil {
-			return fmt.Errorf("cannot drop %s: %w", c.Watch, err)
+		if err := q.move(c, v, stray.Group, stray.Queue); err != nil {
+			return fmt.Errorf("cannot hand %s to group %s: %w", c.Watch, stray.Group, err)
 		}
 	}
 	return q.finish()

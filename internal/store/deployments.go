@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"sentry/internal/sentry"
@@ -81,9 +80,9 @@ func encodeDeployment(d sentry.Deployment) (source, runs string, err error) {
 // written.
 //
 // Errors: ErrFenced where the rollout is not of this epoch, ErrFinal where the deployment or one of the steps has ended
-// otherwise, ErrInvalid for a step back in the life of a deployment, ErrNotFound.
+// otherwise, ErrInvalid for a step back in the life of a deployment, ErrNotFound. On a full disk it uses the reserve.
 func (s *Store) SaveDeployment(ctx context.Context, d sentry.Deployment) error {
-	err := s.write(ctx, func(t *tx) error {
+	err := s.writeEnd(ctx, func(t *tx) error {
 		rollout, err := t.ours(d.ID)
 		if err != nil {
 			return err
@@ -145,7 +144,7 @@ func (t *tx) ours(id string) (*record, error) {
 	case v.Status != sentry.Running:
 		return nil, fmt.Errorf("rollout %s: %w: it does not run", v.ID, ErrStale)
 	case v.epoch != t.epoch:
-		return nil, fmt.Errorf("rollout %s: %w: epoch %s runs it, this is %d", v.ID, ErrFenced, strconv.FormatInt(v.epoch, 10), t.epoch)
+		return nil, fmt.Errorf("rollout %s: %w: epoch %d runs it, this is %d", v.ID, ErrFenced, v.epoch, t.epoch)
 	}
 	return v, nil
 }

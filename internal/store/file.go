@@ -19,7 +19,7 @@ const minimumSQLite = 3_051_003
 
 // connect opens one connection and sets it up.
 func connect(name string, flags sqlite3.OpenFlag, setup string) (*conn, error) {
-	raw, err := sqlite3.OpenFlags(name, flags)
+	raw, err := sqlite3.OpenFlags(name, flags|sqlite3.OPEN_URI)
 	if err != nil {
 		return nil, err
 	}
@@ -87,13 +87,24 @@ func findDatabase(path string, known bool) error {
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%w: %s cannot be read: %w", ErrCorrupt, path, err)
 	}
-	return checkHeader(path, header[:n], info.Size())
+	if err := checkHeader(path, header[:n]); err != nil {
+		return err
+	}
+	if log, err := os.Stat(path + "-wal"); err == nil && log.Size() > logHeader {
+		return nil // pages may be in the log only: SQLite looks there
+	}
+	if pages := int64(binary.BigEndian.Uint32(header[28:])); info.Size() < pages*pageSize {
+		return fmt.Errorf("%w: %s is cut off after %d of %d bytes: %s", ErrCorrupt, path, info.Size(), pages*pageSize, restore)
+	}
+	return nil
 }
+
+// restore is the advice for damage.
+const restore = "restore a copy (with its -wal file)"
 
 // checkHeader verifies those bytes of the header that never change in a database of Sentry.
 // https://sqlite.org/fileformat2.html#the_database_header
-func checkHeader(path string, header []byte, size int64) error {
-	const restore = "restore a copy (with its -wal file)"
+func checkHeader(path string, header []byte) error {
 	switch {
 	case len(header) == 0:
 		return fmt.Errorf("%w: %s is empty: %s", ErrCorrupt, path, restore)
@@ -103,11 +114,9 @@ func checkHeader(path string, header []byte, size int64) error {
 		return fmt.Errorf("%w: %s is not an SQLite database, or its first bytes are damaged: %s", ErrCorrupt, path, restore)
 	case binary.BigEndian.Uint32(header[68:]) != applicationID:
 		return fmt.Errorf("%w: %s is an SQLite database of another program: move it away, or choose another state directory", ErrForeign, path)
-	case binary.BigEndian.Uint16(header[16:]) != pageSize, header[18] != 2, header[19] != 2, header[20] != reserve,
+	case binary.BigEndian.Uint16(header[16:]) != pageSize, header[18] != 2, header[19] != 2, header[20] != sumSize,
 		header[21] != 64, header[22] != 32, header[23] != 32, binary.BigEndian.Uint32(header[56:]) != 1:
 		return fmt.Errorf("%w: the header of %s is not what sentry wrote: %s", ErrCorrupt, path, restore)
-	case size%pageSize != 0:
-		return fmt.Errorf("%w: %s ends within a page: %s", ErrCorrupt, path, restore)
 	}
 	return nil
 }

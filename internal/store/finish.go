@@ -10,9 +10,9 @@ import (
 // Finish ends a running rollout of this epoch. All its deployments must have ended.
 //
 // Errors: ErrFenced, ErrFinal, ErrStale where it does not run, ErrInvalid for a deployment that has not ended or a status
-// that is not an end, ErrNotFound.
+// that is not an end, ErrNotFound. On a full disk it uses the reserve.
 func (s *Store) Finish(ctx context.Context, id string, status sentry.Status, reason string) error {
-	err := s.write(ctx, func(t *tx) error {
+	err := s.writeEnd(ctx, func(t *tx) error {
 		v, err := t.find(id)
 		if err == nil {
 			v, err = t.ours(v.ID)

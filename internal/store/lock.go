@@ -28,12 +28,11 @@ func takeLock(dir, owner string, now time.Time) (*flock.Flock, error) {
 	case !ok:
 		return nil, &LockedError{Dir: dir, Holder: holder(path)}
 	}
-	// The text is only for people; who holds the lock is the kernel's knowledge.
+	// The text is for people only: who holds the lock is the kernel's knowledge. So it is no error where it cannot be
+	// written (on Windows a locked file cannot be).
 	host, _ := os.Hostname()
 	text := fmt.Sprintf("pid %d on %s (%s) since %s\n", os.Getpid(), orUnknown(host), owner, now.UTC().Format(time.RFC3339))
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		return nil, errors.Join(explainFile(dir, err), lock.Close())
-	}
+	_ = os.WriteFile(path, []byte(text), 0o600)
 	return lock, nil
 }
 

@@ -34,9 +34,9 @@ var migrations = func() fs.FS {
 const (
 	// applicationID stands in the header of the file and tells the databases of Sentry from all others: "Sntr".
 	applicationID = 0x536e7472
-	// pageSize and reserve are fixed for ever: the last 8 bytes of each page are its checksum.
+	// pageSize and sumSize are fixed for ever: the last 8 bytes of each page are its checksum.
 	pageSize = 4096
-	reserve  = 8
+	sumSize  = 8
 )
 
 // migrate brings a database up to the newest schema of steps. Each step is a transaction: a crash in between leaves a
@@ -89,7 +89,7 @@ var template = sync.OnceValues(func() ([]byte, error) {
 	name := "sentry-template-" + rand.Text()
 	memdb.Create(name, nil)
 	defer memdb.Delete(name)
-	dsn := memoryDSN(name)
+	dsn := memoryName(name)
 	c, err := sqlite3.OpenFlags(dsn, sqlite3.OPEN_READWRITE|sqlite3.OPEN_URI)
 	if err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ var template = sync.OnceValues(func() ([]byte, error) {
 	return serdes.Serialize(c, "main")
 })
 
-func memoryDSN(name string) string { return "file:/" + name + "?vfs=memdb" }
+func memoryName(name string) string { return "file:/" + name + "?vfs=memdb" }
 
 // newTemplate gives a copy of the template.
 func newTemplate() ([]byte, error) {

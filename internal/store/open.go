@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,8 +33,10 @@ type Options struct {
 	// is all that keeps them apart.
 	AllowNetworkFS bool
 
-	migrations fs.FS // other steps than the embedded ones, for tests
-	unlocked   bool  // open without the lock, for tests of what comes behind it
+	migrations fs.FS  // other steps than the embedded ones, for tests
+	unlocked   bool   // open without the lock, for tests of what comes behind it
+	checkpoint int    // other than checkpointPages, for tests
+	vfs        string // another layer between SQLite and the disk, for tests of what the disk does
 }
 
 // Store is the open state. Its methods may be called from any goroutine.
@@ -43,8 +47,10 @@ type Store struct {
 	news    *news
 	lock    *flock.Flock // nil where ReadOnly or in memory
 	memory  string       // the name of the database in memory; "" on disk
-	closing sync.Once
-	closed  error // owned by closing
+	// successor marks a later handle of a database in memory, which ends with the first one.
+	successor bool
+	closing   sync.Once
+	closed    error // owned by closing
 }
 
 // Open opens the state, or begins one where there was none before. It never begins one in the place of a state that is
@@ -81,7 +87,13 @@ func OpenMemory(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{options: o, news: &news{}, memory: newInstance()}
 	memdb.Create(s.memory, data)
-	c, err := connect(memoryDSN(s.memory), sqlite3.OPEN_READWRITE|sqlite3.OPEN_URI, `PRAGMA synchronous = OFF`)
+	return openMemory(s)
+}
+
+// openMemory gives a store its connection to the memory that it names, and begins an epoch.
+func openMemory(s *Store) (*Store, error) {
+	o := s.options
+	c, err := connect(memoryName(s.memory), sqlite3.OPEN_READWRITE, `PRAGMA synchronous = OFF`)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -94,6 +106,15 @@ func OpenMemory(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
+// Successor opens a state in memory again, as a process does that follows a dead one: under a younger epoch, so that
+// from here on every write through s is refused. The memory itself ends when s is closed. For tests of recovery.
+func (s *Store) Successor() (*Store, error) {
+	if s.memory == "" {
+		return nil, fmt.Errorf("%w: only a state in memory has successors; open the directory again", ErrInvalid)
+	}
+	return openMemory(&Store{options: s.options, news: &news{}, memory: s.memory, successor: true})
+}
+
 func (o Options) withDefaults() Options {
 	if o.Owner == "" {
 		host, _ := os.Hostname()
@@ -101,6 +122,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.checkpoint == 0 {
+		o.checkpoint = checkpointPages
 	}
 	if o.migrations == nil {
 		o.migrations = migrations
@@ -152,12 +176,13 @@ func (s *Store) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := connect(path, sqlite3.OPEN_READWRITE, `PRAGMA synchronous = FULL; PRAGMA cache_size = -8192`)
+	name := s.name(path, nil)
+	c, err := connect(name, sqlite3.OPEN_READWRITE, `PRAGMA synchronous = FULL; PRAGMA cache_size = -8192`)
 	if err != nil {
 		return err
 	}
-	s.writer = &writer{conn: c, now: o.Now, owner: o.Owner, path: path, file: file, news: s.news}
-	if err := s.upgrade(ctx, path); err != nil {
+	s.writer = &writer{conn: c, now: o.Now, owner: o.Owner, path: path, file: file, long: o.checkpoint, news: s.news}
+	if err := s.upgrade(ctx, name); err != nil {
 		return err
 	}
 	if _, err := c.FileControl("main", sqlite3.FCNTL_PERSIST_WAL, true); err != nil {
@@ -170,13 +195,14 @@ func (s *Store) open(ctx context.Context) error {
 	if err := errors.Join(writeSidecar(o.Dir, next), syncDir(o.Dir)); err != nil {
 		return explainFile(o.Dir, err)
 	}
-	s.readers = newReaders(path, sqlite3.OPEN_READONLY)
+	s.reserve().fill()
+	s.readers = newReaders(name)
 	s.writer.start()
 	return nil
 }
 
 // upgrade brings the schema up to what this version knows, and refuses a newer one.
-func (s *Store) upgrade(ctx context.Context, path string) error {
+func (s *Store) upgrade(ctx context.Context, name string) error {
 	known, err := newestVersion(s.options.migrations)
 	if err != nil {
 		return err
@@ -191,10 +217,20 @@ func (s *Store) upgrade(ctx context.Context, path string) error {
 	case have == known:
 		return nil
 	}
-	if err := migrate(ctx, path, s.options.migrations); err != nil {
-		return err
+	return migrate(ctx, name, s.options.migrations)
+}
+
+// name is the database file as SQLite is told it.
+func (s *Store) name(path string, query url.Values) string {
+	if s.options.vfs != "" {
+		query = url.Values{"vfs": {s.options.vfs}}
 	}
-	return nil
+	slashed := filepath.ToSlash(path)
+	if !strings.HasPrefix(slashed, "/") { // C:/…
+		slashed = "/" + slashed
+	}
+	name := url.URL{Scheme: "file", OmitHost: true, Path: slashed, RawQuery: query.Encode()}
+	return name.String()
 }
 
 func newerSchema(have, known int64) error {
@@ -252,12 +288,17 @@ func (s *Store) close() error {
 		errs = append(errs, s.readers.close())
 	}
 	if s.writer != nil {
-		if started && s.writer.poison == nil && s.memory == "" {
+		switch {
+		case s.memory != "":
+		case started && s.writer.poison == nil:
 			errs = append(errs, s.settle())
+		default: // the log stays for the next start, which knows better what to believe
+			_, err := s.writer.conn.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true)
+			errs = append(errs, err)
 		}
 		errs = append(errs, s.writer.conn.Close())
 	}
-	if s.memory != "" {
+	if s.memory != "" && !s.successor {
 		memdb.Delete(s.memory)
 	}
 	if s.lock != nil {

@@ -65,6 +65,7 @@ func (s *Store) Prune(ctx context.Context, r Retention) ([]string, error) {
 			}
 		}
 	}
+	s.reserve().fill()
 	return removed, nil
 }
 

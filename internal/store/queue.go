@@ -47,22 +47,79 @@ func (q *queue) add(c sentry.Change, group string, rule sentry.Queue, why string
 	return p, nil
 }
 
-// move hands a recorded change of another rollout to the one of its new group.
-func (q *queue) move(c sentry.Change, from int64, group string, rule sentry.Queue) error {
-	p, err := q.find(c.Watch, group, rule)
+// move hands a change, recorded in the rollout from, to one of its new group. Where that group has a newer change of the
+// watch already, the older one must not come after it: it joins the rollout of the newer one while that waits, and is
+// dropped once that has begun.
+func (q *queue) move(c sentry.Change, from *record, group string, rule sentry.Queue) error {
+	p, begun, err := q.newer(c, group)
 	if err != nil {
 		return err
 	}
+	if begun != "" {
+		return q.tx.drop(c, from, fmt.Sprintf("it belongs to group %s now, where rollout %s has a newer commit of the branch", group, begun))
+	}
+	if p == nil {
+		if p, err = q.find(c.Watch, group, rule); err != nil {
+			return err
+		}
+	}
 	err = q.tx.exec(`UPDATE changes SET rollout = ?, grp = ? WHERE repository = ? AND branch = ? AND generation = ? AND rollout = ?`,
-		p.sequence, group, c.Repository, c.Branch, c.Generation, from)
+		p.sequence, group, c.Repository, c.Branch, c.Generation, from.sequence)
 	if err != nil {
 		return err
 	}
 	if q.tx.Changes() != 1 {
-		return fmt.Errorf("%w: %s generation %d is not a change of the rollout", ErrStale, c.Watch, c.Generation)
+		return notItsChange(c, from)
 	}
 	q.took(p, c)
 	return nil
+}
+
+// newer looks for the next newer change of the same watch in a group: the rollout that waits with it, or the name of the
+// one that has begun. Neither where there is no newer one.
+func (q *queue) newer(c sentry.Change, group string) (waits *place, begun string, err error) {
+	var (
+		found  place
+		status sentry.Status
+	)
+	ok, err := q.tx.one(`SELECT r.sequence, r.suffix, r.status FROM changes c JOIN rollouts r ON r.sequence = c.rollout
+		WHERE c.repository = ? AND c.branch = ? AND c.generation > ? AND c.grp = ? ORDER BY c.generation LIMIT 1`, func(r row) error {
+		found = place{sequence: r.int(0), id: sentry.RolloutID(r.int(0), r.text(1)), group: group, waited: true}
+		status = r.status(2)
+		return nil
+	}, c.Repository, c.Branch, c.Generation, group)
+	if err != nil || !ok {
+		return nil, "", err
+	}
+	if status != sentry.Pending {
+		return nil, found.id, nil
+	}
+	for _, p := range q.used {
+		if p.sequence == found.sequence {
+			return p, "", nil
+		}
+	}
+	if p, err := q.waiting(group); err != nil || p.sequence == found.sequence {
+		return p, "", err
+	}
+	return &found, "", nil
+}
+
+// drop takes a change out of its rollout for good, and says why.
+func (t *tx) drop(c sentry.Change, from *record, reason string) error {
+	err := t.exec(`UPDATE changes SET rollout = NULL, fate = 'dropped' WHERE repository = ? AND branch = ? AND generation = ? AND rollout = ?`,
+		c.Repository, c.Branch, c.Generation, from.sequence)
+	if err != nil {
+		return err
+	}
+	if t.Changes() != 1 {
+		return notItsChange(c, from)
+	}
+	return t.decide(sentry.Decision{Verb: sentry.Refused, Group: from.Group, Repository: c.Repository, Branch: c.Branch, Rollout: from.ID, Commit: c.To, Reason: reason})
+}
+
+func notItsChange(c sentry.Change, from *record) error {
+	return fmt.Errorf("%w: generation %d is not a change of rollout %s", ErrInvalid, c.Generation, from.ID)
 }
 
 func (q *queue) took(p *place, c sentry.Change) {

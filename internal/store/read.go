@@ -17,15 +17,14 @@ type readers struct {
 	writer *writer // of a database in memory; nil on disk
 
 	name  string
-	flags sqlite3.OpenFlag
 	slots chan struct{} // one token for every connection in use
 	mu    sync.Mutex
 	idle  []*conn // guarded by mu
 	ended bool    // guarded by mu
 }
 
-func newReaders(name string, flags sqlite3.OpenFlag) *readers {
-	return &readers{name: name, flags: flags, slots: make(chan struct{}, readerLimit)}
+func newReaders(name string) *readers {
+	return &readers{name: name, slots: make(chan struct{}, readerLimit)}
 }
 
 // read runs a closure within one read transaction.
@@ -70,7 +69,7 @@ func (r *readers) take() (*conn, error) {
 		r.idle = r.idle[:n-1]
 		return c, nil
 	}
-	return connect(r.name, r.flags, `PRAGMA query_only = ON`)
+	return connect(r.name, sqlite3.OPEN_READONLY, `PRAGMA query_only = ON`)
 }
 
 func (r *readers) put(c *conn) {

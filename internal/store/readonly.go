@@ -7,9 +7,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
-
-	"github.com/ncruces/go-sqlite3"
 )
 
 // openReadOnly opens the state for looking at it, while a daemon writes or while none does. It takes no lock that a
@@ -23,7 +20,7 @@ func (s *Store) openReadOnly() error {
 	if err := findDatabase(path, marker != nil); err != nil {
 		return err
 	}
-	s.readers = readersOf(path)
+	s.readers = s.readersOf(path)
 	c, err := s.readers.take()
 	if err != nil {
 		return err
@@ -35,18 +32,13 @@ func (s *Store) openReadOnly() error {
 // readersOf chooses how to read. Where a daemon has been, its log and shared memory are beside the database, and are
 // used as by any other reader. Without them there is nothing but the file: nobody has it open, and SQLite is told that
 // it does not change, because it would make the two otherwise.
-func readersOf(path string) *readers {
+func (s *Store) readersOf(path string) *readers {
 	_, log := os.Stat(path + "-wal")
 	_, shared := os.Stat(path + "-shm")
 	if errors.Is(log, fs.ErrNotExist) && errors.Is(shared, fs.ErrNotExist) {
-		slashed := filepath.ToSlash(path)
-		if !strings.HasPrefix(slashed, "/") { // C:/…
-			slashed = "/" + slashed
-		}
-		name := url.URL{Scheme: "file", OmitHost: true, Path: slashed, RawQuery: "immutable=1"}
-		return newReaders(name.String(), sqlite3.OPEN_READONLY|sqlite3.OPEN_URI)
+		return newReaders(s.name(path, url.Values{"immutable": {"1"}}))
 	}
-	return newReaders(path, sqlite3.OPEN_READONLY)
+	return newReaders(s.name(path, nil))
 }
 
 // inspect refuses a database that this version cannot read, or that is not the one which was here.

@@ -14,7 +14,7 @@ import (
 const (
 	// batchLimit is how many closures share one transaction at most, so that the first of them does not wait for ever.
 	batchLimit = 256
-	// checkpointPages is how long the write-ahead log may grow before its pages are moved into the database (4 MiB).
+	// checkpointPages is how long the write-ahead log grows before its pages are moved into the database (4 MiB).
 	checkpointPages = 1024
 )
 
@@ -65,6 +65,7 @@ type writer struct {
 	path  string      // of the database file; "" in memory
 	file  os.FileInfo // of the database file when it was opened
 	pages int         // in the write-ahead log after the last commit
+	long  int         // so many pages are moved into the database
 	news  *news
 
 	wake chan struct{} // size one: something was queued, or closed
@@ -284,7 +285,7 @@ func (w *writer) abandon(batch []*job, err error) (poison error) {
 
 // checkpoint moves the write-ahead log into the database when it is long. It waits for no reader.
 func (w *writer) checkpoint() (poison error) {
-	if w.pages < checkpointPages {
+	if w.pages < w.long {
 		return nil
 	}
 	w.pages = 0
