@@ -1,0 +1,181 @@
+package gitwire
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"sentry/internal/sentry"
+)
+
+// What holds where Options do not say otherwise.
+const (
+	DefaultMaxBytes = 64 << 20 // a listing of 900,000 refs; an answer to ls-refs for one branch has 65 bytes
+	DefaultTimeout  = 30 * time.Second
+	// DefaultUserAgent begins with "git/" because GitHub wants that of a Git client (dulwich issue 562).
+	DefaultUserAgent = "git/2 sentry"
+	// DefaultUsername goes with a token that has no user name. GitHub wants this one for the tokens of its apps; for all
+	// other tokens GitHub, GitLab and Gitea take any name.
+	DefaultUsername = "x-access-token"
+)
+
+// Options of a Client; the zero value is ready for use.
+type Options struct {
+	// Transport carries the requests; nil means NewTransport. It must not follow redirects.
+	Transport http.RoundTripper
+	// MaxBytes bounds one answer, unpacked, in bytes.
+	MaxBytes int64
+	// Timeout bounds one question from its first byte to the last of its answer, a second contact included.
+	Timeout   time.Duration
+	UserAgent string
+}
+
+// Client asks Git servers for refs. It is safe for concurrent use, and keeps a few bytes for each server and for each
+// repository that is out of the ordinary: nothing for all the others.
+type Client struct {
+	transport http.RoundTripper
+	maxBytes  int64
+	timeout   time.Duration
+	agent     string
+
+	mu       sync.RWMutex
+	modern   map[server]struct{}     // servers that have answered with protocol v2
+	peculiar map[sentry.Remote]place // repositories that do not answer as their server's others do
+	anonymous
+}
+
+// server identifies an origin without the cost of building its text.
+type server struct{ scheme, host string }
+
+// place is what is known of a repository.
+type place struct {
+	protocol protocol
+	format   objectFormat
+	path     string // where it was moved to on the same server, or ""
+}
+
+// New makes a client.
+func New(o Options) *Client {
+	c := &Client{
+		transport: o.Transport, maxBytes: o.MaxBytes, timeout: o.Timeout, agent: o.UserAgent,
+		modern: map[server]struct{}{}, peculiar: map[sentry.Remote]place{},
+	}
+	if c.transport == nil {
+		c.transport = NewTransport()
+	}
+	if c.maxBytes <= 0 {
+		c.maxBytes = DefaultMaxBytes
+	}
+	if c.timeout <= 0 {
+		c.timeout = DefaultTimeout
+	}
+	if c.agent == "" {
+		c.agent = DefaultUserAgent
+	}
+	c.anonymous = anonymous{get: c.header(false, Auth{}), post: c.header(true, Auth{})}
+	return c
+}
+
+// NewTransport makes the transport that fits many small questions to few servers: connections are kept (a new TLS
+// handshake costs some twenty times what a question does), and HTTP/1.1 is used because HTTP/2 takes more processor
+// time for each. Whoever asks bounds how many questions run at once.
+func NewTransport() *http.Transport {
+	var plain http.Protocols
+	plain.SetHTTP1(true)
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    10 * time.Second,
+		Protocols:              &plain,
+		DisableCompression:     true, // unpacked by us, under the same bound as everything else
+		MaxIdleConns:           1024,
+		MaxIdleConnsPerHost:    32,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+}
+
+// ListRefs gives the refs of a repository whose full names begin with one of the prefixes, or all of them where there is
+// no prefix, in the order of the server. Only http and https are spoken. The error is a *sentry.Fault.
+func (c *Client) ListRefs(ctx context.Context, r sentry.Remote, a Auth, prefixes []string) ([]Ref, error) {
+	refs, err := c.listRefs(ctx, r, a, prefixes)
+	if err != nil {
+		fault := sentry.AsFault(err)
+		return nil, &sentry.Fault{Kind: fault.Kind, RetryAfter: fault.RetryAfter, Err: fmt.Errorf("cannot ask %s: %w", r, a.hide(err))}
+	}
+	return refs, nil
+}
+
+func (c *Client) listRefs(ctx context.Context, r sentry.Remote, a Auth, prefixes []string) ([]Ref, error) {
+	if s := r.Scheme(); s != "https" && s != "http" {
+		return nil, sentry.Faultf(sentry.Invalid, "it is not on a web server")
+	}
+	want, err := newPrefixSet(prefixes)
+	if err != nil {
+		return nil, &sentry.Fault{Kind: sentry.Invalid, Err: err}
+	}
+	within, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	q := question{Client: c, remote: r, auth: a}
+	var refs []Ref
+	if len(want) <= maxPrefixes {
+		refs, err = q.ask(within, want)
+	} else {
+		for some := range slices.Chunk(want, maxPrefixes) {
+			var more []Ref
+			if more, err = q.ask(within, some); err != nil {
+				break
+			}
+			refs = append(refs, more...)
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return nil, sentry.Faultf(sentry.Transient, "no whole answer within %s", c.timeout)
+	}
+	return refs, err
+}
+
+// Path gives the path on its server at which a repository answered last: its own, or where the server said it was moved.
+func (c *Client) Path(r sentry.Remote) string {
+	if known := c.known(r); known.path != "" {
+		return known.path
+	}
+	return r.Path()
+}
+
+// known gives what was learned of a repository. Of one that was never asked it is assumed that it answers as others of
+// its server do: a wrong guess costs one question more.
+func (c *Client) known(r sentry.Remote) place {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if len(c.peculiar) > 0 {
+		if p, ok := c.peculiar[r]; ok {
+			return p
+		}
+	}
+	if _, ok := c.modern[server{r.Scheme(), r.Host()}]; ok {
+		return place{protocol: version2}
+	}
+	return place{}
+}
+
+// learn keeps what first contact told.
+func (c *Client) learn(r sentry.Remote, p place) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p.protocol == version2 {
+		c.modern[server{r.Scheme(), r.Host()}] = struct{}{}
+	}
+	if p == (place{protocol: version2}) {
+		delete(c.peculiar, r)
+		return
+	}
+	c.peculiar[r] = p
+}

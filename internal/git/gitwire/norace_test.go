@@ -1,0 +1,5 @@
+//go:build !race
+
+package gitwire_test
+
+const raceDetector = false

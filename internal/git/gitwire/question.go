@@ -1,0 +1,231 @@
+package gitwire
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+
+	"sentry/internal/sentry"
+)
+
+// question is one call of ListRefs under way.
+type question struct {
+	*Client
+	remote sentry.Remote
+	auth   Auth
+}
+
+// ask puts the question for one set of prefixes. Where the server is known to speak protocol v2 that is one request;
+// where it is not, or where its answer looks as if it did not for this repository, first contact comes before or again.
+func (q *question) ask(ctx context.Context, want prefixSet) ([]Ref, error) {
+	known := q.known(q.remote)
+	var doubted error
+	if known.protocol == version2 {
+		refs, err := q.lsRefs(ctx, known, want)
+		if err == nil || !doubtful(err) {
+			return refs, err
+		}
+		doubted = err
+	}
+	met, refs, err := q.meet(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	q.learn(q.remote, met)
+	switch {
+	case met.protocol == listing:
+		return refs, nil
+	case doubted != nil && met == known:
+		return nil, doubted // the server is what it was taken for: its error stands
+	}
+	return q.lsRefs(ctx, met, want)
+}
+
+// doubtful reports whether an error may come from a server that does not understand the question, or has moved the
+// repository, rather than from one that cannot answer it now.
+func doubtful(err error) bool {
+	var said *serverError
+	var refused *statusError
+	switch {
+	case errors.As(err, &refused):
+		return refused.doubtful()
+	case errors.As(err, &said), errors.Is(err, errTruncated), errors.Is(err, errNoPacket), errors.Is(err, errNonsense):
+		return true
+	}
+	return false
+}
+
+// lsRefs asks by protocol v2.
+func (q *question) lsRefs(ctx context.Context, at place, want prefixSet) ([]Ref, error) {
+	path := at.path
+	if path == "" {
+		path = q.remote.Path()
+	}
+	size := 64
+	for _, p := range want {
+		size += len("0000ref-prefix \n") + len(p)
+	}
+	body := appendLsRefs(make([]byte, 0, size), want, at.format)
+	resp, err := q.send(ctx, path+"/git-upload-pack", "", body)
+	if err != nil {
+		return nil, err
+	}
+	defer drop(resp)
+	if err := checkAnswer(resp, q.auth, "application/x-git-upload-pack-result"); err != nil {
+		return nil, err
+	}
+	var refs []Ref
+	err = q.readPackets(resp, func(p *packetReader) (err error) {
+		refs, err = readLsRefs(p, want, at.format, make([]Ref, 0, max(1, len(want))))
+		return err
+	})
+	return refs, err
+}
+
+// maxMoves is how many redirects lead from an address to its repository at most.
+const maxMoves = 5
+
+// meet makes first contact: what does the server speak for this repository? With an old protocol the answer has the
+// refs themselves. Redirects are followed on the same server only: a token belongs to one origin, and where a
+// repository without a token has gone is for a person to decide.
+func (q *question) meet(ctx context.Context, want prefixSet) (met place, refs []Ref, err error) {
+	for range maxMoves {
+		path := met.path
+		if path == "" {
+			path = q.remote.Path()
+		}
+		resp, err := q.send(ctx, path+infoRefs, "service=git-upload-pack", nil)
+		if err != nil {
+			return met, nil, err
+		}
+		if isRedirect(resp.StatusCode) {
+			met.path, err = movedTo(q.remote, path+infoRefs, resp)
+			drop(resp)
+			if err != nil {
+				return met, nil, err
+			}
+			continue
+		}
+		defer drop(resp)
+		if err := checkAnswer(resp, q.auth, "application/x-git-upload-pack-advertisement"); err != nil {
+			return met, nil, err
+		}
+		var a advertisement
+		err = q.readPackets(resp, func(p *packetReader) (err error) {
+			a, err = readAdvertisement(p, want)
+			return err
+		})
+		met.protocol, met.format = a.protocol, a.format
+		if met.path == q.remote.Path() {
+			met.path = ""
+		}
+		return met, a.refs, err
+	}
+	return met, nil, sentry.Faultf(sentry.Invalid, "it redirects more than %d times", maxMoves)
+}
+
+const infoRefs = "/info/refs"
+
+// send makes one request: a GET, or a POST where there is a body.
+func (q *question) send(ctx context.Context, path, query string, body []byte) (*http.Response, error) {
+	req := &http.Request{
+		Method: http.MethodGet,
+		URL:    &url.URL{Scheme: q.remote.Scheme(), Host: q.remote.Host(), Path: path, RawQuery: query},
+		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	if strings.Contains(path, "%") {
+		decoded, err := url.PathUnescape(path)
+		if err != nil {
+			return nil, sentry.Faultf(sentry.Invalid, "its path cannot be decoded")
+		}
+		req.URL.Path, req.URL.RawPath = decoded, path
+	}
+	if body != nil {
+		req.Method, req.ContentLength = http.MethodPost, int64(len(body))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		req.Body, _ = req.GetBody()
+	}
+	switch {
+	case !q.auth.Token.Empty():
+		req.Header = q.header(body != nil, q.auth)
+	case body != nil:
+		req.Header = q.anonymous.post
+	default:
+		req.Header = q.anonymous.get
+	}
+	resp, err := q.transport.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return nil, &sentry.Fault{Kind: sentry.Transient, Err: err}
+	}
+	return resp, nil
+}
+
+// anonymous holds the headers of requests without an account. A transport must not change them, so all share them.
+type anonymous struct{ get, post http.Header }
+
+func (c *Client) header(post bool, a Auth) http.Header {
+	h := http.Header{
+		"User-Agent":   {c.agent},
+		"Git-Protocol": {"version=2"},
+	}
+	if post {
+		h["Content-Type"] = []string{"application/x-git-upload-pack-request"}
+		h["Accept"] = []string{"application/x-git-upload-pack-result"}
+		// Without a value it is not sent. It tells net/http that the request may be sent again, which it is where the
+		// server has closed the kept connection just now.
+		h["Idempotency-Key"] = []string{}
+	} else {
+		h["Accept-Encoding"] = []string{"gzip"} // of use where all refs are listed
+	}
+	if !a.Token.Empty() {
+		h["Authorization"] = []string{a.authorization()}
+	}
+	return h
+}
+
+// readPackets reads an answer with a pooled buffer, and turns what is wrong with it into a fault.
+func (q *question) readPackets(resp *http.Response, read func(*packetReader) error) error {
+	body := io.Reader(resp.Body)
+	if encoding := resp.Header["Content-Encoding"]; len(encoding) > 0 && !resp.Uncompressed {
+		if len(encoding) != 1 || encoding[0] != "gzip" {
+			return sentry.Faultf(sentry.Invalid, "its answer is packed in a way that was not asked for (%q)", clip(encoding[0]))
+		}
+		unpacked, err := gzip.NewReader(body)
+		if err != nil {
+			return sentry.Faultf(sentry.Invalid, "its answer cannot be unpacked: %w", err)
+		}
+		body = unpacked
+	}
+	p := readers.Get().(*packetReader)
+	defer func() {
+		p.reset(nil, 0)
+		if cap(p.buf) <= 16<<10 {
+			readers.Put(p)
+		}
+	}()
+	p.reset(body, q.maxBytes)
+	err := read(p)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errTooBig):
+		return sentry.Faultf(sentry.Invalid, "%w: more than %d bytes", err, q.maxBytes)
+	case errors.Is(err, errNoPacket), errors.Is(err, errNonsense), errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader):
+		return &sentry.Fault{Kind: sentry.Invalid, Err: err}
+	}
+	return &sentry.Fault{Kind: sentry.Transient, Err: err}
+}
+
+var readers = sync.Pool{New: func() any { return new(packetReader) }}
+
+// drop ends an answer. What little is left of it is read, so that the connection can be used again.
+func drop(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
+	_ = resp.Body.Close()
+}

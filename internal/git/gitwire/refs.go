@@ -1,0 +1,148 @@
+package gitwire
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Ref is one reference of a repository.
+type Ref struct {
+	Name   string // "refs/heads/main", "HEAD"
+	Commit string // what it points at, itself: a tag object where it is an annotated tag
+	Target string // the name of the ref that it stands for; set for HEAD only
+}
+
+// Bounds of what is asked.
+const (
+	// maxPrefixes is how many ref-prefixes one question has. From 65,536 on, git ignores all of them and lists every ref
+	// (TOO_MANY_PREFIXES of its ls-refs.c); fewer keep a question below what proxies accept as a body.
+	maxPrefixes = 10_000
+	// maxPrefix is the longest prefix, in bytes. The longest branch name that Sentry knows has 255.
+	maxPrefix = 2048
+	// maxRefName is the longest name of a ref that is believed, in bytes. It leaves room for the folders of a file
+	// system, in which git keeps refs.
+	maxRefName = 4096
+)
+
+// prefixSet is a list of prefixes in order, none of which begins with another. An empty set holds every name.
+type prefixSet []string
+
+func newPrefixSet(prefixes []string) (prefixSet, error) {
+	for _, p := range prefixes {
+		if len(p) > maxPrefix {
+			return nil, fmt.Errorf("a prefix of refs has %d bytes; at most %d are accepted", len(p), maxPrefix)
+		}
+		if p == "" {
+			return nil, nil
+		}
+	}
+	if len(prefixes) < 2 {
+		return prefixes, nil
+	}
+	set := slices.Clone(prefixes)
+	slices.Sort(set)
+	kept := set[:1]
+	for _, p := range set[1:] {
+		if !strings.HasPrefix(p, kept[len(kept)-1]) {
+			kept = append(kept, p)
+		}
+	}
+	return kept, nil
+}
+
+// has reports whether a name begins with one of the prefixes. Only the greatest one that is not greater than the name
+// can be it: whatever lies between a prefix and a name that begins with it begins with it too.
+func (s prefixSet) has(name []byte) bool {
+	if len(s) == 0 {
+		return true
+	}
+	low, high := 0, len(s)
+	for low < high {
+		if middle := int(uint(low+high) >> 1); s[middle] <= string(name) {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	if low == 0 {
+		return false
+	}
+	prefix := s[low-1]
+	return len(name) >= len(prefix) && string(name[:len(prefix)]) == prefix
+}
+
+// parseRef reads "commit name", and gives ok=false for a line that is not of this form, or whose parts are not a commit
+// of that length and a name that git itself would accept (git check-ref-format).
+func parseRef(line []byte, format objectFormat) (commit, name []byte, ok bool) {
+	n := format.digits()
+	if len(line) <= n+1 || line[n] != ' ' {
+		return nil, nil, false
+	}
+	commit, name = line[:n], line[n+1:]
+	return commit, name, validCommit(commit) && validRefName(name)
+}
+
+// validCommit accepts lower-case hexadecimal digits, not all of them zero: that is git's word for "no object".
+func validCommit(id []byte) bool {
+	zero := true
+	for _, c := range id {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+		zero = zero && c == '0'
+	}
+	return !zero
+}
+
+// validRefName applies the rules of git check-ref-format to a full name. HEAD, and its like without a slash, are names
+// too: a server lists them.
+func validRefName(name []byte) bool {
+	if len(name) == 0 || len(name) > maxRefName {
+		return false
+	}
+	last := byte('/')
+	for i, c := range name {
+		switch {
+		case c < ' ', c == 0x7f:
+			return false
+		case c == ' ', c == '~', c == '^', c == ':', c == '?', c == '*', c == '[', c == '\\':
+			return false
+		case c == '.' && (last == '/' || last == '.'), c == '/' && last == '/', c == '{' && last == '@':
+			return false
+		case c == '/' && bytes.HasSuffix(name[:i], dotLock):
+			return false
+		}
+		last = c
+	}
+	return last != '/' && last != '.' && !bytes.HasSuffix(name, dotLock)
+}
+
+var dotLock = []byte(".lock")
+
+// objectFormat is the hash function of a repository.
+type objectFormat uint8
+
+const (
+	sha1 objectFormat = iota
+	sha256
+)
+
+// digits is the length of a commit's name.
+func (f objectFormat) digits() int {
+	if f == sha256 {
+		return 64
+	}
+	return 40
+}
+
+func parseObjectFormat(text string) (objectFormat, error) {
+	switch text {
+	case "sha1":
+		return sha1, nil
+	case "sha256":
+		return sha256, nil
+	}
+	return 0, fmt.Errorf("%w: the repository's object format is %q", errNonsense, clip(text))
+}
