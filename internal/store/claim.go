@@ -74,7 +74,7 @@ func (s *Store) Claim(ctx context.Context, id string, version int64, p Plan) (se
 }
 
 // idle makes sure that no other rollout of the group runs.
-func (t *tx) idle(v *record) error {
+func (t *tx) idle(v *rolloutRow) error {
 	running, err := t.rollouts(`WHERE status = 'running' AND grp = ?`, v.Group)
 	if err == nil && len(running) > 0 {
 		err = fmt.Errorf("cannot claim rollout %s: %w: %s", v.ID, ErrBusy, running[0].ID)
@@ -83,7 +83,7 @@ func (t *tx) idle(v *record) error {
 }
 
 // handOver moves the strays of a rollout to where they belong, or drops them.
-func (t *tx) handOver(v *record, strays []Stray) error {
+func (t *tx) handOver(v *rolloutRow, strays []Stray) error {
 	q := queue{tx: t}
 	for _, stray := range strays {
 		c := stray.Change
@@ -104,7 +104,7 @@ func (t *tx) handOver(v *record, strays []Stray) error {
 }
 
 // begin writes the plan and makes the rollout running, ours.
-func (t *tx) begin(v *record, p Plan) error {
+func (t *tx) begin(v *rolloutRow, p Plan) error {
 	policy, err := json.Marshal(p.Policy)
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 const deploymentColumns = `ordinal, repository, branch, commit_id, previous, generation, author, subject, status, reason, attempt, source, pipeline_runs, started_at, finished_at`
 
 // fillDeployments reads the deployments of a rollout, and their steps where asked.
-func (c *conn) fillDeployments(v *record, steps bool) error {
+func (c *conn) fillDeployments(v *rolloutRow, steps bool) error {
 	err := c.query(`SELECT `+deploymentColumns+` FROM deployments WHERE rollout = ? ORDER BY ordinal`, func(r row) error {
 		d := sentry.Deployment{
 			ID: sentry.DeploymentID(v.ID, int(r.int(0))), Ordinal: int(r.int(0)), Watch: sentry.Watch{Repository: r.text(1), Branch: r.text(2)},
@@ -133,7 +133,7 @@ func (s *Store) SaveDeployment(ctx context.Context, d sentry.Deployment) error {
 // ours finds the running rollout that an identifier begins with, and makes sure that this epoch runs it.
 //
 // Errors: ErrNotFound, ErrFinal, ErrStale where it does not run yet, ErrFenced.
-func (t *tx) ours(id string) (*record, error) {
+func (t *tx) ours(id string) (*rolloutRow, error) {
 	parts := strings.SplitN(id, "-", 3)
 	v, err := t.find(strings.Join(parts[:min(2, len(parts))], "-"))
 	switch {

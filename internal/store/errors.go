@@ -69,6 +69,8 @@ func explain(err error) error {
 		return fmt.Errorf("%w, nothing was recorded: make room (%w)", ErrDiskFull, err)
 	case errors.Is(err, sqlite3.IOERR_DATA), code == sqlite3.CORRUPT, code == sqlite3.NOTADB:
 		return fmt.Errorf("%w: stop sentry, run `sentry state check`, restore a copy (%w)", ErrCorrupt, err)
+	case code == sqlite3.CONSTRAINT:
+		return fmt.Errorf("%w: the database refuses it (%w)", ErrInvalid, err)
 	case code == sqlite3.READONLY, code == sqlite3.PERM:
 		return fmt.Errorf("%w: check permissions and mount options (%w)", ErrReadOnly, err)
 	}

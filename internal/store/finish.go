@@ -40,7 +40,7 @@ func (s *Store) Finish(ctx context.Context, id string, status sentry.Status, rea
 
 // end writes the terminal status of a rollout, the decision, and the message that leaves: one transaction, so that
 // nothing is reported that is not so, and nothing that is so stays unreported.
-func (t *tx) end(v *record, status sentry.Status, reason string, verb sentry.Verb) error {
+func (t *tx) end(v *rolloutRow, status sentry.Status, reason string, verb sentry.Verb) error {
 	err := t.exec(`UPDATE rollouts SET status = ?, reason = ?, finished_at = ? WHERE sequence = ? AND status IN ('pending', 'running')`,
 		status, reason, t.now, v.sequence)
 	if err != nil {

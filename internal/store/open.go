@@ -14,7 +14,6 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/ncruces/go-sqlite3"
-	"github.com/ncruces/go-sqlite3/vfs/memdb"
 )
 
 // Options say where the state is and who opens it.
@@ -75,44 +74,6 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, errors.Join(explain(err), s.Close())
 	}
 	return s, nil
-}
-
-// OpenMemory opens an empty state that lives in memory and ends with Close. It works inside a bubble of
-// testing/synctest. Options.Dir and ReadOnly mean nothing.
-func OpenMemory(ctx context.Context, o Options) (*Store, error) {
-	o = o.withDefaults()
-	data, err := newTemplate()
-	if err != nil {
-		return nil, err
-	}
-	s := &Store{options: o, news: &news{}, memory: newInstance()}
-	memdb.Create(s.memory, data)
-	return openMemory(s)
-}
-
-// openMemory gives a store its connection to the memory that it names, and begins an epoch.
-func openMemory(s *Store) (*Store, error) {
-	o := s.options
-	c, err := connect(memoryName(s.memory), sqlite3.OPEN_READWRITE, `PRAGMA synchronous = OFF`)
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	s.writer = &writer{conn: c, now: o.Now, owner: o.Owner, news: s.news}
-	s.readers = &readers{writer: s.writer}
-	if _, err := s.beginEpoch(s.memory, nil); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	s.writer.start()
-	return s, nil
-}
-
-// Successor opens a state in memory again, as a process does that follows a dead one: under a younger epoch, so that
-// from here on every write through s is refused. The memory itself ends when s is closed. For tests of recovery.
-func (s *Store) Successor() (*Store, error) {
-	if s.memory == "" {
-		return nil, fmt.Errorf("%w: only a state in memory has successors; open the directory again", ErrInvalid)
-	}
-	return openMemory(&Store{options: s.options, news: &news{}, memory: s.memory, successor: true})
 }
 
 func (o Options) withDefaults() Options {
@@ -298,9 +259,7 @@ func (s *Store) close() error {
 		}
 		errs = append(errs, s.writer.conn.Close())
 	}
-	if s.memory != "" && !s.successor {
-		memdb.Delete(s.memory)
-	}
+	s.forget()
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
 	}

@@ -33,7 +33,7 @@ type Event struct {
 }
 
 // post writes a message about a rollout in the transaction that makes it true.
-func (t *tx) post(topic string, v *record, status sentry.Status, reason string) error {
+func (t *tx) post(topic string, v *rolloutRow, status sentry.Status, reason string) error {
 	payload, err := json.Marshal(Event{Rollout: v.ID, Group: v.Group, Status: status, Reason: reason, Attempt: max(v.Attempt, 1)})
 	if err != nil {
 		return err

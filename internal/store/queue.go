@@ -50,7 +50,7 @@ func (q *queue) add(c sentry.Change, group string, rule sentry.Queue, why string
 // move hands a change, recorded in the rollout from, to one of its new group. Where that group has a newer change of the
 // watch already, the older one must not come after it: it joins the rollout of the newer one while that waits, and is
 // dropped once that has begun.
-func (q *queue) move(c sentry.Change, from *record, group string, rule sentry.Queue) error {
+func (q *queue) move(c sentry.Change, from *rolloutRow, group string, rule sentry.Queue) error {
 	p, begun, err := q.newer(c, group)
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (q *queue) newer(c sentry.Change, group string) (waits *place, begun string
 }
 
 // drop takes a change out of its rollout for good, and says why.
-func (t *tx) drop(c sentry.Change, from *record, reason string) error {
+func (t *tx) drop(c sentry.Change, from *rolloutRow, reason string) error {
 	err := t.exec(`UPDATE changes SET rollout = NULL, fate = 'dropped' WHERE repository = ? AND branch = ? AND generation = ? AND rollout = ?`,
 		c.Repository, c.Branch, c.Generation, from.sequence)
 	if err != nil {
@@ -118,7 +118,7 @@ func (t *tx) drop(c sentry.Change, from *record, reason string) error {
 	return t.decide(sentry.Decision{Verb: sentry.Refused, Group: from.Group, Repository: c.Repository, Branch: c.Branch, Rollout: from.ID, Commit: c.To, Reason: reason})
 }
 
-func notItsChange(c sentry.Change, from *record) error {
+func notItsChange(c sentry.Change, from *rolloutRow) error {
 	return fmt.Errorf("%w: generation %d is not a change of rollout %s", ErrInvalid, c.Generation, from.ID)
 }
 

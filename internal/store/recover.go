@@ -63,7 +63,7 @@ func (s *Store) TakeOver(ctx context.Context, id string) (sentry.Rollout, error)
 	return taken, nil
 }
 
-func (t *tx) takeOver(v *record) error {
+func (t *tx) takeOver(v *rolloutRow) error {
 	err := t.exec(`UPDATE rollouts SET attempt = attempt + 1, owner = ?, epoch = ? WHERE sequence = ? AND status = 'running' AND epoch = ?`,
 		t.owner, t.epoch, v.sequence, v.epoch)
 	if err != nil {

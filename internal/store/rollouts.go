@@ -9,8 +9,8 @@ import (
 	"sentry/internal/sentry"
 )
 
-// record is a rollout with what only the store sees of it.
-type record struct {
+// rolloutRow is a rollout with what only the store sees of it.
+type rolloutRow struct {
 	sentry.Rollout
 	sequence int64
 	version  int64
@@ -23,8 +23,8 @@ const rolloutColumns = `sequence, suffix, grp, status, reason, kind, asked_by, r
 	policy, vector, attempt, owner, epoch, canceled_by, recorded_at, started_at, finished_at`
 
 // scanRollout reads rolloutColumns.
-func scanRollout(r row) (*record, error) {
-	v := &record{sequence: r.int(0), urgent: r.bool(11), version: r.int(12), owner: r.text(16), epoch: r.int(17)}
+func scanRollout(r row) (*rolloutRow, error) {
+	v := &rolloutRow{sequence: r.int(0), urgent: r.bool(11), version: r.int(12), owner: r.text(16), epoch: r.int(17)}
 	v.Rollout = sentry.Rollout{
 		ID: sentry.RolloutID(r.int(0), r.text(1)), Group: r.text(2), Status: r.status(3), Reason: r.text(4),
 		Trigger: sentry.Trigger{Kind: sentry.TriggerKind(r.text(5)), By: r.text(6), RetryOf: r.text(7), Whole: r.bool(8)},
@@ -40,7 +40,7 @@ func scanRollout(r row) (*record, error) {
 }
 
 // rollouts reads the rollouts that a clause selects, without changes and deployments.
-func (c *conn) rollouts(clause string, args ...any) (found []*record, err error) {
+func (c *conn) rollouts(clause string, args ...any) (found []*rolloutRow, err error) {
 	err = c.query(`SELECT `+rolloutColumns+` FROM rollouts `+clause, func(r row) error {
 		v, err := scanRollout(r)
 		found = append(found, v)
@@ -53,7 +53,7 @@ func (c *conn) rollouts(clause string, args ...any) (found []*record, err error)
 // number alone is unique, so that every form which contains it is.
 //
 // Errors: ErrNotFound.
-func (c *conn) find(id string) (*record, error) {
+func (c *conn) find(id string) (*rolloutRow, error) {
 	number, _, _ := strings.Cut(id, "-")
 	sequence, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || strconv.FormatInt(sequence, 10) != number {
@@ -70,7 +70,7 @@ func (c *conn) find(id string) (*record, error) {
 }
 
 // fill reads the changes and deployments of a rollout, and their steps where asked.
-func (c *conn) fill(v *record, steps bool) (err error) {
+func (c *conn) fill(v *rolloutRow, steps bool) (err error) {
 	if v.Trigger.Changes, err = c.changesOf(v.sequence); err != nil {
 		return err
 	}
