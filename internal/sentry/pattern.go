@@ -82,6 +82,10 @@ func parseExpression(text string) (Pattern, error) {
 	body := text[1 : len(text)-1]
 	// The body is read alone first: "a)|(b" is wrong by itself, but would undo the anchors put around it.
 	tree, err := syntax.Parse(body, syntax.Perl)
+	var mistake *syntax.Error
+	if errors.As(err, &mistake) {
+		return Pattern{}, fmt.Errorf("%s is not a regular expression: %s: %s", text, mistake.Code, mistake.Expr)
+	}
 	if err != nil {
 		return Pattern{}, fmt.Errorf("%s is not a regular expression: %w", text, err)
 	}

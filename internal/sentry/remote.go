@@ -61,7 +61,7 @@ func parseRemote(text string, rules RemoteRules) (Remote, error) {
 		return parseFile(text, rules)
 	}
 	if helper, ok := cutHelper(text); ok {
-		return Remote{}, fmt.Errorf("%q:: would make git run a helper program; use https:// or ssh://", helper)
+		return Remote{}, fmt.Errorf("%q would make git run a helper program; use https:// or ssh://", helper)
 	}
 	scheme, rest, isURL := strings.Cut(text, "://")
 	if !isURL {
@@ -116,7 +116,7 @@ func cutHelper(text string) (helper string, ok bool) {
 	if !ok || strings.ContainsFunc(helper, func(r rune) bool { return !alphanumeric(r) && !strings.ContainsRune("+-._", r) }) {
 		return "", false
 	}
-	return clip(helper, 32), true
+	return clip(helper, 32) + "::", true
 }
 
 func parseURL(scheme, rest string) (Remote, error) {

@@ -58,7 +58,7 @@ func TestParseRemoteRefuses(t *testing.T) {
 		{"", "empty"},
 		{"https://h/" + strings.Repeat("x", MaxRemote), "at most 2048"},
 		{"ext::sh -c touch% /tmp/p", "white space"},
-		{"ext::sh", "helper program"},
+		{"ext::sh", `"ext::" would make git run a helper program`},
 		{"EXT::sh", "helper program"},
 		{"fd::7", "helper program"},
 		{"https::ext::sh", "helper program"},

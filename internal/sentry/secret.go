@@ -4,27 +4,41 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"unique"
 )
 
 // Redacted is what every form of a Secret shows.
 const Redacted = "[redacted]"
 
 // Secret is a text that no printer, encoder or logger shows: fmt with every verb, slog, JSON, YAML and text all give
-// Redacted (or nothing where it is empty). Only Reveal gives the text.
-type Secret struct{ text string }
+// Redacted (or nothing where it is empty). Only Reveal gives the text. Secrets are equal (==) where their texts are.
+//
+// The text is behind a pointer because fmt does not ask for methods while it reports a verb that does not fit: with the
+// text in the struct, Sprintf("%s", struct{ N int; S Secret }{…}) would print it.
+type Secret struct{ text unique.Handle[string] }
 
 // NewSecret wraps a text.
-func NewSecret(text string) Secret { return Secret{text} }
+func NewSecret(text string) Secret {
+	if text == "" {
+		return Secret{}
+	}
+	return Secret{unique.Make(text)}
+}
 
 // Reveal gives the text. Whoever calls it answers for where it goes.
-func (s Secret) Reveal() string { return s.text }
+func (s Secret) Reveal() string {
+	if s.Empty() {
+		return ""
+	}
+	return s.text.Value()
+}
 
 // Empty reports whether there is no text.
-func (s Secret) Empty() bool { return s.text == "" }
+func (s Secret) Empty() bool { return s == Secret{} }
 
 // String hides the text.
 func (s Secret) String() string {
-	if s.text == "" {
+	if s.Empty() {
 		return ""
 	}
 	return Redacted
