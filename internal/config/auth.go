@@ -1,0 +1,124 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"sentry/internal/sentry"
+)
+
+// maxSecret is the most that a token file may hold, in bytes.
+const maxSecret = 64 << 10
+
+// Auth is how Sentry proves who it is to one server. The secret belongs to the exact origin of the address beside it.
+type Auth struct {
+	// Username goes with the token where the server wants one; "" lets the forge's convention apply.
+	Username string
+	// Token is given in the file, or rather by a variable of it. At most one of Token and TokenFile is set.
+	Token sentry.Secret
+	// TokenFile is read again when it changes, so that a rotated token needs no restart. Absolute.
+	TokenFile string
+	// SSHKeyFile is the private key for ssh addresses, and KnownHostsFile the host keys to believe. Absolute.
+	SSHKeyFile, KnownHostsFile string
+
+	literal bool        // the token is written out in the file
+	file    *secretFile // of TokenFile; nil where a test wrote the Auth by hand
+}
+
+// Secret gives the token, or what the token file holds now without the line end after it. It is empty where neither is
+// configured. Errors: the file cannot be read, is no regular file, is empty, or holds more than one line.
+func (a Auth) Secret() (sentry.Secret, error) {
+	switch {
+	case a.TokenFile == "":
+		return a.Token, nil
+	case a.file != nil:
+		return a.file.read()
+	default:
+		return (&secretFile{path: a.TokenFile}).read()
+	}
+}
+
+// secretFile remembers what a file held, so that asking costs one stat. Safe for concurrent use.
+type secretFile struct {
+	path string
+
+	mu     sync.Mutex
+	info   os.FileInfo // of what was read; nil before
+	readAt time.Time
+	secret sentry.Secret
+	older  sentry.Secret // what it held before: commands that started with it may still print it
+}
+
+// settled is the age from which a file's time of modification tells versions apart: within the grain of a file
+// system's clock two writes have the same.
+const settled = 2 * time.Second
+
+func (f *secretFile) read() (sentry.Secret, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return sentry.Secret{}, fmt.Errorf("the token file %s cannot be read: %w", f.path, reason(err))
+	}
+	if f.info != nil && os.SameFile(f.info, info) && f.info.Size() == info.Size() && f.info.ModTime().Equal(info.ModTime()) &&
+		f.readAt.Sub(info.ModTime()) > settled {
+		return f.secret, nil
+	}
+	now := time.Now()
+	secret, err := readSecret(f.path, info)
+	if err != nil {
+		return sentry.Secret{}, err
+	}
+	if secret != f.secret {
+		f.older = f.secret
+	}
+	f.info, f.readAt, f.secret = info, now, secret
+	return secret, nil
+}
+
+// known gives what the file holds and held, as last read.
+func (f *secretFile) known() []sentry.Secret {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return []sentry.Secret{f.secret, f.older}
+}
+
+func readSecret(path string, info os.FileInfo) (sentry.Secret, error) {
+	// A pipe or a device would hold up, for ever, whoever reads it.
+	if !info.Mode().IsRegular() {
+		return sentry.Secret{}, fmt.Errorf("the token file %s is not a regular file", path)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return sentry.Secret{}, fmt.Errorf("the token file %s cannot be read: %w", path, reason(err))
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxSecret+1))
+	if err != nil {
+		return sentry.Secret{}, fmt.Errorf("the token file %s cannot be read: %w", path, reason(err))
+	}
+	if len(data) > maxSecret {
+		return sentry.Secret{}, fmt.Errorf("the token file %s has more than %d bytes", path, maxSecret)
+	}
+	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	if err := checkToken(text); err != nil {
+		return sentry.Secret{}, fmt.Errorf("the token file %s: %w", path, err)
+	}
+	return sentry.NewSecret(text), nil
+}
+
+// checkToken refuses what cannot travel in a header. Its error never repeats the token.
+func checkToken(text string) error {
+	switch {
+	case text == "":
+		return errors.New("the token is empty")
+	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || isControl(r) }):
+		return errors.New("the token holds white space or a control character")
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+package config
+
+import (
+	"time"
+
+	"sentry/internal/sentry"
+)
+
+// Config is one whole, valid configuration with its variables put in. Nothing changes it after Load: a reload makes
+// another, and whoever works with this one keeps it as long as needed.
+type Config struct {
+	// File is the absolute path it was read from.
+	File string
+
+	// PollingInterval is how often each repository is asked, unless it says otherwise: from 1 second, by default 1
+	// minute. The bound keeps a slip of the unit from making a forge lock the token out.
+	PollingInterval time.Duration
+
+	Global Global
+
+	// Groups are those of the file in its order, and after them the implicit ones in the order of their repositories.
+	Groups []Group
+
+	// Repositories are in the order of the file, which is the order of a sequential rollout. Names differ in more than
+	// upper and lower case, because they become folders.
+	Repositories []Repository
+
+	groups       map[string]*Group
+	repositories map[string]*Repository
+	members      map[string][]*Repository
+	files        map[string]*secretFile // by absolute path, shared by all that name it
+}
+
+// Global is what holds for the process as a whole.
+type Global struct {
+	// LogLevel is debug, info (the default), warn, error or fatal, in lower case.
+	LogLevel string
+	// LogFormat is auto (the default: text on a terminal, JSON elsewhere), text or json.
+	LogFormat string
+
+	// Timeout ends one command, or one clone, that has no limit of its own: by default 5 minutes. Without it a script
+	// that waits for input would hold its group for ever.
+	Timeout time.Duration
+	// Grace is what a command is given between SIGTERM and SIGKILL, and the daemon to drain: by default 10 seconds.
+	Grace time.Duration
+
+	// StateDir holds the database, logs, mirrors and, by default, workspaces; absolute. One daemon at a time has it.
+	StateDir string
+	// TmpDir is where workspaces are made: StateDir/workspaces by default, absolute. On another file system than
+	// StateDir a workspace is copied where it could have been linked.
+	TmpDir string
+	// Cleanup removes the workspace of a deployment that failed too, as it always does that of one that succeeded.
+	// false keeps it to be looked at, and lets the disk fill. True by default.
+	Cleanup bool
+
+	// Listen is the host:port of the HTTP server; "" for none. An address beyond loopback is not for here to refuse: the
+	// server does, where it has no authentication.
+	Listen string
+	// WebhookURL is where notifications go. It is a secret because the address is all that whoever may post there
+	// needs. Empty where there is none.
+	WebhookURL sentry.Secret
+
+	// AllowInsecureHTTP accepts http:// addresses, and sends tokens over them, readable by everyone in between.
+	AllowInsecureHTTP bool
+	// AllowLocalRepositories accepts file:// and absolute paths, which name whatever the daemon's account can read.
+	AllowLocalRepositories bool
+
+	History History
+}
+
+// History bounds what is kept, so that the disk cannot fill with the past.
+type History struct {
+	RolloutsPerGroup int // by default 200: the newest that ended
+	LedgerEntries    int // by default 100,000 decisions
+	LogDays          int // by default 90: how long the output of commands is kept
+}
+
+// Group is a set of repositories that is rolled out as one.
+type Group struct {
+	Name string
+	// Implicit tells that it is made for a repository that names no group: of its name, with every default.
+	Implicit bool
+	// Policy is what a rollout freezes when it is planned: by default parallel, 3 at once, going on after a failure,
+	// 15 minutes in all, the whole group, the latest heads, and again after an interruption.
+	Policy sentry.Policy
+	// QuietPeriod is how long a change waits for others to join its rollout: by default 1 second. 0 is none: two
+	// members pushed together then make two rollouts.
+	QuietPeriod time.Duration
+}
+
+// Repository is what is monitored and how it is deployed.
+type Repository struct {
+	Name    string
+	Group   string // never empty: an implicit group has the repository's name
+	Monitor Monitor
+	Deploy  Deploy
+
+	implicit bool // the group is
+}
+
+// Monitor is where a repository is, and which branches of it are watched.
+type Monitor struct {
+	Remote   sentry.Remote
+	Branches []sentry.Pattern // at least one, all different; the first is the one deployed where no branch has changed
+	// Type is the kind of server: github, gitlab, gitea or git (the default), which any Git server is.
+	Type string
+	// APIURL is the base of the forge's API where it cannot be told from the address; "" otherwise.
+	APIURL string
+	// Interval is the repository's own polling interval, or that of the configuration.
+	Interval time.Duration
+	// OnFirstSeen is record (the default: the first head of a branch is where counting starts) or deploy.
+	OnFirstSeen string
+	Auth        Auth
+}
+
+// Deploy is where the QA repository is, and what to run in it.
+type Deploy struct {
+	Remote sentry.Remote
+	Branch string
+	Type   string // as Monitor.Type
+	// ProjectName is a Kubernetes name; the repository's name where the file gives none. Commands find it in
+	// SENTRY_PROJECT_NAME.
+	ProjectName string
+	// Timeout limits one deployment, clone and retries included. 0 is no limit but the group's.
+	Timeout  time.Duration
+	Env      []EnvVar // in the order of the file
+	Auth     Auth
+	Commands []Command // at least one
+}
+
+// EnvVar is a variable of the environment that commands find.
+type EnvVar struct {
+	Name  string
+	Value sentry.Secret
+	// Sensitive tells that the value is masked in output: its name, or that of a variable it came from, speaks of a
+	// token, secret, password, key or credential.
+	Sensitive bool
+}
+
+// Command is one entry of commands: a script for a shell of its own.
+type Command struct {
+	Name    string // as given, or the beginning of Run
+	Run     string // exactly as written: variables in it are for the shell
+	Timeout time.Duration
+	Retries int // how often it is begun again after it failed; 0 by default
+
+	named, limited bool // whether Name and Timeout were given
+}
+
+// Group finds a group by its name.
+func (c *Config) Group(name string) (*Group, bool) {
+	if c.groups != nil {
+		g, ok := c.groups[name]
+		return g, ok
+	}
+	for i := range c.Groups {
+		if c.Groups[i].Name == name {
+			return &c.Groups[i], true
+		}
+	}
+	return nil, false
+}
+
+// Repository finds a repository by its name.
+func (c *Config) Repository(name string) (*Repository, bool) {
+	if c.repositories != nil {
+		r, ok := c.repositories[name]
+		return r, ok
+	}
+	for i := range c.Repositories {
+		if c.Repositories[i].Name == name {
+			return &c.Repositories[i], true
+		}
+	}
+	return nil, false
+}
+
+// Members gives the repositories of a group, in the order of the file. The slice is the caller's to read only.
+func (c *Config) Members(group string) []*Repository {
+	if c.members != nil {
+		return c.members[group]
+	}
+	var out []*Repository
+	for i := range c.Repositories {
+		if c.Repositories[i].Group == group {
+			out = append(out, &c.Repositories[i])
+		}
+	}
+	return out
+}
+
+// index makes the three questions above cheap, when the slices have their final place. A Config that a test writes by
+// hand has no index, and is searched.
+func (c *Config) index() {
+	c.groups = make(map[string]*Group, len(c.Groups))
+	for i := range c.Groups {
+		c.groups[c.Groups[i].Name] = &c.Groups[i]
+	}
+	c.repositories = make(map[string]*Repository, len(c.Repositories))
+	c.members = make(map[string][]*Repository, len(c.Groups))
+	for i := range c.Repositories {
+		r := &c.Repositories[i]
+		c.repositories[r.Name] = r
+		c.members[r.Group] = append(c.members[r.Group], r)
+	}
+}
+
+// Secrets gives every secret value that is known, each once: for masking. Token files count with what they held when
+// they were last read, so the answer may grow: ask again after a reload or a rotation.
+func (c *Config) Secrets() []sentry.Secret {
+	var out []sentry.Secret
+	seen := map[sentry.Secret]bool{{}: true}
+	add := func(s sentry.Secret) {
+		if !seen[s] {
+			seen[s] = true
+			out = append(out, s)
+		}
+	}
+	add(c.Global.WebhookURL)
+	for i := range c.Repositories {
+		r := &c.Repositories[i]
+		add(r.Monitor.Auth.Token)
+		add(r.Deploy.Auth.Token)
+		for _, v := range r.Deploy.Env {
+			if v.Sensitive {
+				add(v.Value)
+			}
+		}
+	}
+	for _, f := range c.files {
+		for _, s := range f.known() {
+			add(s)
+		}
+	}
+	return out
+}
