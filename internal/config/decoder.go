@@ -18,6 +18,7 @@ type decoder struct {
 	find     lookup
 	lenient  bool // unset variables are warnings
 	problems Problems
+	errors   int // how many of the problems are no warnings
 
 	config   *Config               // what is being read; global and groups are complete before the repositories are looked at
 	groups   map[string]*yaml.Node // the names that the file declares, where they stand
@@ -67,14 +68,18 @@ func (d *decoder) warn(at *place, n *yaml.Node, message, hint string) {
 
 func (d *decoder) report(p Problem) {
 	p.File = d.file
-	// One more than the bound is kept, to know that there are more.
-	if len(d.problems) <= maxProblems || p.Warning {
+	// One error more than the bound is kept, to know that there are more.
+	if p.Warning || !d.full() {
 		d.problems = append(d.problems, p)
+	}
+	if !p.Warning {
+		d.errors++
 	}
 }
 
-// full tells that enough is known: the file is refused, and more of the same would help nobody.
-func (d *decoder) full() bool { return len(d.problems) > maxProblems }
+// full tells that enough is known: the file is refused, and more of the same would help nobody. Warnings do not count,
+// as the configuration that they are about is used and must be whole.
+func (d *decoder) full() bool { return d.errors > maxProblems }
 
 // scalar is a single value: its text with the variables put in, and how it was written.
 type scalar struct {

@@ -294,14 +294,14 @@ func commandKeys() *mapping[Command] {
 		initial: func() Command { return Command{} },
 		keys: []key[Command]{
 			{
+				name:  "name",
+				about: "What the step is called. By default the beginning of the script.",
+				value: text(func(c *Command) *string { return &c.Name }, checkStepName),
+			}, {
 				name:     "run",
 				required: true,
 				about:    "The script.",
 				value:    text(func(c *Command) *string { return &c.Run }, checkScript),
-			}, {
-				name:  "name",
-				about: "What the step is called. By default the beginning of the script.",
-				value: text(func(c *Command) *string { return &c.Name }, checkStepName),
 			}, {
 				name:  "timeout",
 				about: "What ends the command. By default global.timeout.",

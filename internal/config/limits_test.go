@@ -9,7 +9,8 @@ import (
 )
 
 // TestHostileFiles reads files that are made to exhaust their reader. Each is refused for the reason it is made of, and
-// soon: the bounds on the time are some ten times what it takes on a slow machine.
+// soon: the bounds on the time are more than ten times what it takes on a slow machine, and much less than it would take
+// without the limit.
 func TestHostileFiles(t *testing.T) {
 	var laughs strings.Builder
 	laughs.WriteString("a: &a [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]\n")
@@ -45,11 +46,12 @@ func TestHostileFiles(t *testing.T) {
 		{"10,000 deep, mappings", strings.Repeat("{a: ", 10_000), "exceeded max depth", time.Second},
 		{"1,000 deep, block", deepBlock(1000), "exceeded max depth", time.Second},
 		{"many aliases", aliases.String(), "one of more than 20000 references", 2 * time.Second},
-		{"10 MB in one value", inRepository("repo_type", strings.Repeat("x", 10<<20)), "10485760 bytes", 5 * time.Second},
+		{"10 MB in one line", inRepository("repo_type", strings.Repeat("x", 10<<20)), "at most 1048576 are read", time.Second},
+		{"1 MB in one value", inRepository("repo_type", "|\n"+strings.Repeat("        x\n", 100_000)+"     "), "200000 bytes; at most 65536", 5 * time.Second},
 		{"17 MB", strings.Repeat("#\n", 17<<19), "at most 16777216 are read", time.Second},
-		{"too many lines", strings.Repeat("\n", maxLines+1), "1000001 lines", time.Second},
+		{"too many lines", strings.Repeat("\n", maxLines+1), "more than 1000000 lines", time.Second},
 		{"too many flow marks", "[" + strings.Repeat("a,", maxFlowMarks), "write lists and mappings with one entry on each line", time.Second},
-		{"a list of a million", strings.Repeat("- a\n", 999_999+1), "stands for more than", 20 * time.Second},
+		{"a long list many times over", "a: &a [" + strings.Repeat("x, ", 10_000) + "]\nb:\n" + strings.Repeat("- *a\n", 101), "stands for more than", 2 * time.Second},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -59,18 +61,18 @@ func TestHostileFiles(t *testing.T) {
 			if c != nil || err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %.300v, want an error with %q", err, tt.want)
 			}
-			if took > tt.bound {
+			if took > tt.bound && !raceDetector {
 				t.Errorf("it took %v", took)
 			}
 		})
 	}
 }
 
-// Aliases are worth having: one set of credentials for ten thousand repositories.
+// Aliases are worth having: one set of credentials for all repositories.
 func TestManyRepositoriesShareAnAlias(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("repositories:\n")
-	for i := range 5000 {
+	for i := range 2000 {
 		auth := "*bot"
 		if i == 0 {
 			auth = "&bot {username: bot, token: \"${GITHUB_TOKEN}\"}"
@@ -81,7 +83,7 @@ func TestManyRepositoriesShareAnAlias(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if last := c.Repositories[4999]; last.Monitor.Auth.Token.Reveal() != "ghp_token" || last.Deploy.Auth.Username != "bot" {
+	if last := c.Repositories[1999]; last.Monitor.Auth.Token.Reveal() != "ghp_token" || last.Deploy.Auth.Username != "bot" {
 		t.Errorf("the last has %+v", last.Monitor.Auth)
 	}
 }
@@ -119,14 +121,17 @@ func manyRepositories(n int) []byte {
 }
 
 func TestTenThousandRepositories(t *testing.T) {
+	if raceDetector {
+		t.Skip("one goroutine does it all, and the race detector makes it slow")
+	}
 	data := manyRepositories(10_000)
 	start := time.Now()
 	c, warnings, err := Parse("x.yaml", data, Options{Environ: environ})
 	if err != nil || len(warnings) > 0 {
 		t.Fatalf("%.500v %.500v", err, warnings)
 	}
-	// Half a second without the race detector; the bound only catches what grows with the square.
-	if took := time.Since(start); took > 20*time.Second {
+	// It is half a second; the bound catches what grows with the square.
+	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	if len(c.Repositories) != 10_000 || len(c.Groups) != 1000 || len(c.Members("group-7")) != 10 {

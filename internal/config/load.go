@@ -74,9 +74,6 @@ func Parse(file string, data []byte, o Options) (*Config, Problems, error) {
 	}
 	d.stateDir(o)
 	warnings, wrong := d.problems.split()
-	if len(wrong) > maxProblems {
-		wrong = append(wrong[:maxProblems], Problem{File: file, Message: fmt.Sprintf("there are more than %d problems", maxProblems), Hint: "is it the right file?"})
-	}
 	if len(wrong) > 0 {
 		return nil, warnings, wrong
 	}

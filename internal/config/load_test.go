@@ -497,6 +497,23 @@ func TestExample(t *testing.T) {
 	}
 }
 
+// However many warnings there are, the configuration is read to its end.
+func TestWarningsAreBounded(t *testing.T) {
+	var text strings.Builder
+	text.WriteString("repositories:\n")
+	const repositories = 3 * maxProblems
+	for i := range repositories {
+		fmt.Fprintf(&text, "- {name: r%d, monitor: {repo_url: \"https://git.example.org/r\", branches: [main], auth: {token: literal}}, deploy: {qa_repo_url: \"https://git.example.org/q\", qa_repo_branch: main, commands: [x]}}\n", i)
+	}
+	c, warnings, err := Parse("x.yaml", []byte(text.String()), Options{})
+	if err != nil || len(c.Repositories) != repositories || c.Repositories[repositories-1].Name == "" {
+		t.Fatalf("%v, %+v", err, c)
+	}
+	if len(warnings) != maxProblems+1 || warnings[maxProblems].String() != "x.yaml: warning: there are more than 100 warnings" {
+		t.Errorf("%d warnings, the last %v", len(warnings), warnings[len(warnings)-1])
+	}
+}
+
 func TestProblemsAreBounded(t *testing.T) {
 	var text strings.Builder
 	for i := range 5000 {

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,5 +95,17 @@ func (ps Problems) split() (warnings, wrong Problems) {
 			wrong = append(wrong, p)
 		}
 	}
-	return warnings, wrong
+	return warnings.bounded("warnings"), wrong.bounded("problems")
+}
+
+// bounded cuts a long report, and says so.
+func (ps Problems) bounded(what string) Problems {
+	if len(ps) <= maxProblems {
+		return ps
+	}
+	last := Problem{File: ps[0].File, Message: fmt.Sprintf("there are more than %d %s", maxProblems, what), Warning: ps[0].Warning}
+	if !last.Warning {
+		last.Hint = "is it the right file?"
+	}
+	return append(ps[:maxProblems:maxProblems], last)
 }

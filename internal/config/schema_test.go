@@ -160,19 +160,19 @@ func TestKeysAgree(t *testing.T) {
 	s, _ := readSchema(t)
 	walk("", s, func(section, key string, _, _ *jsonschema.Schema) {
 		slip := key + "x"
-		_, _, err := Parse("x.yaml", nested2(section, key), Options{})
+		_, _, err := Parse("x.yaml", documentWith(section, key), Options{})
 		if err != nil && strings.Contains(err.Error(), fmt.Sprintf("the key %q is not known", key)) {
 			t.Errorf("the decoder does not know %s.%s: %v", section, key, err)
 		}
-		_, _, err = Parse("x.yaml", nested2(section, slip), Options{})
+		_, _, err = Parse("x.yaml", documentWith(section, slip), Options{})
 		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("the key %q is not known here; did you mean %s?", slip, key)) {
 			t.Errorf("for %s.%s the decoder says: %v", section, slip, err)
 		}
 	})
 }
 
-// nested2 writes a document with one key in a section such as repositories[].monitor.
-func nested2(section, key string) []byte {
+// documentWith writes a document with one key in a section such as repositories[].monitor.
+func documentWith(section, key string) []byte {
 	text := "{" + key + ": 0}"
 	parts := strings.FieldsFunc(section, func(r rune) bool { return r == '.' })
 	slices.Reverse(parts)

@@ -24,6 +24,7 @@ const (
 	// What the parser makes of one byte can be several nodes of 200 bytes each, so their number is bounded before it
 	// runs: by line in block style, and by the marks that flow style needs.
 	maxLines     = 1_000_000
+	maxLine      = 1 << 20 // bytes
 	maxFlowMarks = 300_000
 )
 
@@ -89,8 +90,14 @@ func inspect(data []byte) *fault {
 			i += size
 		}
 	}
-	if n := bytes.Count(data, []byte("\n")); n > maxLines {
-		return &fault{message: fmt.Sprintf("it has %d lines; at most %d are read", n, maxLines)}
+	lines := 0
+	for line := range bytes.Lines(data) {
+		if lines++; lines > maxLines {
+			return &fault{message: fmt.Sprintf("it has more than %d lines", maxLines)}
+		}
+		if len(line) > maxLine {
+			return &fault{line: lines, column: 1, message: fmt.Sprintf("the line has %d bytes; at most %d are read", len(line), maxLine)}
+		}
 	}
 	marks := 0
 	for _, b := range data {
