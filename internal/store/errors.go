@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"github.com/ncruces/go-sqlite3"
 )
@@ -77,9 +76,10 @@ func explain(err error) error {
 	return err
 }
 
-// diskFull reports whether err says that there is no room: no space, quota used up, or the file may not grow.
+// diskFull reports whether an error of SQLite says that there was no room for what was to be written. An fsync that finds
+// no room is not of that kind: by then nobody knows what is on the disk.
 func diskFull(err error) bool {
-	return errors.Is(err, sqlite3.FULL) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EFBIG) || isQuota(err)
+	return errors.Is(err, sqlite3.FULL) || errors.Is(err, sqlite3.IOERR_SHMSIZE)
 }
 
 // fatal reports whether err leaves unknown what is on the disk, or says that what is there is wrong.

@@ -123,7 +123,7 @@ func checkHeader(path string, header []byte) error {
 
 // createDatabase makes an empty database under another name and renames it when it is complete and on disk: state.db is
 // never half made, and an empty one is always damage.
-func createDatabase(path string) error {
+func (s *Store) createDatabase(path string) error {
 	next := path + ".new"
 	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} { // of an attempt that a crash ended
 		if err := os.Remove(next + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -137,11 +137,11 @@ func createDatabase(path string) error {
 	if err := writeFileSync(next, data); err != nil {
 		return err
 	}
-	c, err := sqlite3.OpenFlags(next, sqlite3.OPEN_READWRITE)
+	c, err := connect(s.name(next, nil), sqlite3.OPEN_READWRITE, `PRAGMA synchronous = FULL; PRAGMA journal_mode = WAL`)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(c.Exec(`PRAGMA synchronous = FULL; PRAGMA journal_mode = WAL`), c.Close()); err != nil {
+	if err := errors.Join(c.exec(`UPDATE meta SET instance = ?`, newInstance()), c.Close()); err != nil { // Close empties the log
 		return err
 	}
 	if err := os.Rename(next, path); err != nil {

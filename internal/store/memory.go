@@ -41,7 +41,7 @@ func (s *Store) openMemory() (*Store, error) {
 	}
 	s.writer = &writer{conn: c, now: s.options.Now, owner: s.options.Owner, news: s.news}
 	s.readers = &readers{writer: s.writer}
-	if _, err := s.beginEpoch(s.memory, nil); err != nil {
+	if _, err := s.beginEpoch(nil); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.writer.start()

@@ -87,6 +87,9 @@ func (o Options) withDefaults() Options {
 	if o.checkpoint == 0 {
 		o.checkpoint = checkpointPages
 	}
+	if o.vfs == "" {
+		o.vfs = diskName
+	}
 	if o.migrations == nil {
 		o.migrations = migrations
 	}
@@ -114,7 +117,7 @@ func (s *Store) open(ctx context.Context) error {
 		return explainFile(o.Dir, err)
 	}
 	if err := findDatabase(path, marker != nil); errors.Is(err, ErrNoState) {
-		if err := createDatabase(path); err != nil {
+		if err := s.createDatabase(path); err != nil {
 			return explainFile(o.Dir, err)
 		}
 	} else if err != nil {
@@ -149,7 +152,7 @@ func (s *Store) open(ctx context.Context) error {
 	if _, err := c.FileControl("main", sqlite3.FCNTL_PERSIST_WAL, true); err != nil {
 		return err
 	}
-	next, err := s.beginEpoch(newInstance(), marker)
+	next, err := s.beginEpoch(marker)
 	if err != nil {
 		return err
 	}
@@ -183,9 +186,10 @@ func (s *Store) upgrade(ctx context.Context, name string) error {
 
 // name is the database file as SQLite is told it.
 func (s *Store) name(path string, query url.Values) string {
-	if s.options.vfs != "" {
-		query = url.Values{"vfs": {s.options.vfs}}
+	if query == nil {
+		query = url.Values{}
 	}
+	query.Set("vfs", s.options.vfs)
 	slashed := filepath.ToSlash(path)
 	if !strings.HasPrefix(slashed, "/") { // C:/…
 		slashed = "/" + slashed
@@ -200,7 +204,7 @@ func newerSchema(have, known int64) error {
 
 // beginEpoch makes this Store the one that may write. A crash before its commit: the next start does the same again.
 // After it and before the sidecar: the database is ahead of the sidecar, which is allowed.
-func (s *Store) beginEpoch(instance string, marker *sidecar) (sidecar, error) {
+func (s *Store) beginEpoch(marker *sidecar) (sidecar, error) {
 	w, next := s.writer, sidecar{}
 	if err := w.conn.exec(`BEGIN IMMEDIATE`); err != nil {
 		return next, err
@@ -220,12 +224,9 @@ func (s *Store) beginEpoch(instance string, marker *sidecar) (sidecar, error) {
 	if err := marker.check(s.options.Dir, next.Instance, next.Epoch, ledger); err != nil {
 		return next, err
 	}
-	if next.Instance == "" {
-		next.Instance = instance
-	}
 	next.Epoch++
 	next.Ledger = ledger
-	if err := w.conn.exec(`UPDATE meta SET instance = ?, epoch = ?`, next.Instance, next.Epoch); err != nil {
+	if err := w.conn.exec(`UPDATE meta SET epoch = ?`, next.Epoch); err != nil {
 		return next, err
 	}
 	w.epoch = next.Epoch
@@ -308,7 +309,7 @@ func explainFile(dir string, err error) error {
 		return nil
 	case errors.Is(err, fs.ErrPermission), isReadOnlyFS(err):
 		return fmt.Errorf("%w: %s: check owner, permissions and mount options: %w", ErrReadOnly, dir, err)
-	case diskFull(err):
+	case diskFull(err), noRoom(err):
 		return fmt.Errorf("%w: %s: %w", ErrDiskFull, dir, err)
 	}
 	return err

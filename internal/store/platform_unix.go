@@ -17,5 +17,10 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func isQuota(err error) bool      { return errors.Is(err, syscall.EDQUOT) }
+// noRoom reports whether the operating system has no room for what was to be written: no space, quota used up, or the
+// file may not grow.
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
+
 func isReadOnlyFS(err error) bool { return errors.Is(err, syscall.EROFS) }
