@@ -1,0 +1,289 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"sentry/internal/command"
+	"sentry/internal/config"
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+)
+
+// attempt is one attempt at one deployment on this machine. One goroutine owns it.
+type attempt struct {
+	*Local
+	job  Job
+	d    sentry.Deployment // as last saved, or about to be
+	save func(sentry.Deployment) error
+	now  func() time.Time
+	dir  string // the workspace: src (the clone), home, tmp, vector.json
+}
+
+// carryOut does the steps in order and stops at the first that does not succeed.
+func (a *attempt) carryOut(ctx context.Context) Outcome {
+	if err := a.prepare(); err != nil {
+		if err := a.save(a.d); err != nil {
+			return Outcome{sentry.Interrupted, err.Error()}
+		}
+		return Outcome{sentry.Failed, fmt.Sprintf("cannot make a workspace: %v", err)}
+	}
+	if outcome := a.clone(ctx); outcome.Status != sentry.Succeeded {
+		return outcome
+	}
+	for _, c := range a.job.Repository.Deploy.Commands {
+		if outcome := a.command(ctx, c); outcome.Status != sentry.Succeeded {
+			return outcome
+		}
+	}
+	return Outcome{sentry.Succeeded, fmt.Sprintf("%s succeeded", plural(len(a.job.Repository.Deploy.Commands), "command"))}
+}
+
+// prepare makes the private folders of the attempt and the file with the vector.
+func (a *attempt) prepare() error {
+	for _, dir := range []string{a.dir, a.home(), a.tmp(), a.logs()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	return writeVector(a.vectorFile(), a.job.Rollout)
+}
+
+func (a *attempt) source() string     { return filepath.Join(a.dir, "src") }
+func (a *attempt) home() string       { return filepath.Join(a.dir, "home") }
+func (a *attempt) tmp() string        { return filepath.Join(a.dir, "tmp") }
+func (a *attempt) vectorFile() string { return filepath.Join(a.dir, "vector.json") }
+
+// logs is LogsDir/ROLLOUT/REPOSITORY, or REPOSITORY@ORDINAL where the rollout has several deployments of it.
+func (a *attempt) logs() string {
+	return filepath.Join(a.LogsDir, a.job.Rollout.ID, a.logFolder())
+}
+
+func (a *attempt) logFolder() string {
+	n := 0
+	for _, d := range a.job.Rollout.Deployments {
+		if d.Repository == a.d.Repository {
+			n++
+		}
+	}
+	if n > 1 {
+		return fmt.Sprintf("%s@%d", a.d.Repository, a.d.Ordinal)
+	}
+	return a.d.Repository
+}
+
+// begin appends a step. It is saved with the next save: the caller does that before the step does anything.
+func (a *attempt) begin(kind sentry.StepKind, name string) *sentry.Step {
+	n := len(a.d.Steps) + 1
+	a.d.Steps = append(a.d.Steps, sentry.Step{
+		Attempt: a.d.Attempt, Ordinal: n, Kind: kind, Name: name, Status: sentry.Running, Tries: 1, StartedAt: a.now(),
+	})
+	step := &a.d.Steps[n-1]
+	a.setLog(step)
+	return step
+}
+
+// setLog gives the current try of a step its log file.
+func (a *attempt) setLog(step *sentry.Step) {
+	name := fmt.Sprintf("%02d-%s", step.Ordinal, slug(step.Name))
+	if step.Attempt > 1 {
+		name = fmt.Sprintf("attempt%d-%s", step.Attempt, name)
+	}
+	if step.Tries > 1 {
+		name = fmt.Sprintf("%s-try%d", name, step.Tries)
+	}
+	step.Log = filepath.ToSlash(filepath.Join(a.job.Rollout.ID, a.logFolder(), name+".log"))
+}
+
+func (a *attempt) logPath(step *sentry.Step) string {
+	return filepath.Join(a.LogsDir, filepath.FromSlash(step.Log))
+}
+
+// end ends the step with an outcome. It is saved with the next save: either that of the next step's beginning, or
+// that of the deployment's end. A crash between repeats the attempt, which it would do anyway.
+func (a *attempt) end(step *sentry.Step, o Outcome) Outcome {
+	step.Status, step.Reason, step.FinishedAt = o.Status, o.Reason, a.now()
+	a.log().Info("step ended", logger.KeyStep, step.Name, "status", step.Status, "reason", step.Reason,
+		"took", step.FinishedAt.Sub(step.StartedAt).Round(time.Millisecond).String())
+	return o
+}
+
+// clone makes the tree of the QA repository, pinned to the commit its branch has now.
+func (a *attempt) clone(ctx context.Context) Outcome {
+	step := a.begin(sentry.StepClone, "clone")
+	if err := a.save(a.d); err != nil {
+		return Outcome{sentry.Interrupted, err.Error()}
+	}
+	deploy := a.job.Repository.Deploy
+	limit, cancel := withLimit(ctx, a.job.Global.Timeout)
+	defer cancel()
+
+	file, err := os.OpenFile(a.logPath(step), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return a.end(step, Outcome{sentry.Failed, fmt.Sprintf("cannot write the log: %v", err)})
+	}
+	defer file.Close()
+	progress := a.Mask.Writer(file)
+	defer progress.Flush()
+
+	commit, err := a.cloneWithRetries(limit, step, progress)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return a.end(step, EndedBy(ctx, "the QA repository was cloned"))
+	case limit.Err() != nil:
+		return a.end(step, Outcome{sentry.TimedOut, fmt.Sprintf("cloning the QA repository took more than %s: %v", a.job.Global.Timeout, err)})
+	default:
+		fmt.Fprintf(progress, "%v\n", err)
+		return a.end(step, Outcome{sentry.Failed, fmt.Sprintf("cannot clone QA repository: %v", err)})
+	}
+	a.d.Source = &sentry.Source{URL: deploy.Remote.String(), Branch: deploy.Branch, Commit: commit}
+	fmt.Fprintf(progress, "%s is %s at branch %s\n", deploy.Remote, commit, deploy.Branch)
+	return a.end(step, Outcome{sentry.Succeeded, "QA repository at " + sentry.ShortCommit(commit)})
+}
+
+// cloneTries is how often a clone is begun where the other side fails in a way that may pass.
+const cloneTries = 4
+
+func (a *attempt) cloneWithRetries(ctx context.Context, step *sentry.Step, progress io.Writer) (string, error) {
+	deploy := a.job.Repository.Deploy
+	pause := time.Second
+	for {
+		commit, err := a.Sources.Workspace(ctx, deploy.Remote, GitAuth(deploy.Auth, a.Mask), deploy.Branch, a.source(), progress)
+		if err == nil || ctx.Err() != nil || step.Tries == cloneTries {
+			return commit, err
+		}
+		fault := sentry.AsFault(err)
+		if fault.Kind != sentry.Transient && fault.Kind != sentry.RateLimited {
+			return "", err
+		}
+		wait := max(fault.RetryAfter, pause/2+rand.N(pause)) // full jitter around the doubling pause
+		fmt.Fprintf(progress, "%v; trying again in %s\n", err, wait.Round(time.Millisecond))
+		if !sleep(ctx, wait) {
+			return "", err
+		}
+		pause *= 2
+		step.Tries++
+	}
+}
+
+// command runs one configured command, again after a failure where `retries` allows it.
+func (a *attempt) command(ctx context.Context, c config.Command) Outcome {
+	step := a.begin(sentry.StepCommand, c.Name)
+	pause := time.Second
+	for {
+		if err := a.save(a.d); err != nil {
+			return a.end(step, Outcome{sentry.Interrupted, err.Error()})
+		}
+		outcome, again := a.try(ctx, step, c)
+		if !again || step.Tries > c.Retries {
+			return a.end(step, outcome)
+		}
+		if !sleep(ctx, pause/2+rand.N(pause)) {
+			return a.end(step, EndedBy(ctx, step.Name+" waited to be tried again"))
+		}
+		a.log().Warn("command failed; trying again", logger.KeyStep, step.Name, "reason", outcome.Reason, "try", step.Tries)
+		pause = min(2*pause, 30*time.Second)
+		step.Tries++
+		step.ExitCode = nil
+		a.setLog(step)
+	}
+}
+
+// try runs a command once. again tells whether another try could end otherwise.
+func (a *attempt) try(ctx context.Context, step *sentry.Step, c config.Command) (o Outcome, again bool) {
+	result := a.Commands.Run(ctx, command.Spec{
+		Script:   c.Run,
+		Dir:      a.source(),
+		Env:      environment(a.job, a.d, a.home(), a.tmp(), a.vectorFile()),
+		Writable: []string{a.dir},
+		Log:      a.logPath(step),
+		Mask:     a.Mask,
+		Timeout:  c.Timeout,
+	})
+	step.Bytes, step.Dropped = result.Output.Bytes, result.Output.Dropped
+	doing := fmt.Sprintf("%s ran", step.Name)
+	switch result.Outcome {
+	case command.Exited:
+		if result.Signal != "" {
+			return Outcome{sentry.Failed, fmt.Sprintf("%s was ended by signal %s", step.Name, result.Signal)}, true
+		}
+		step.ExitCode = &result.ExitCode
+		if result.ExitCode == 0 {
+			if result.Err != nil { // it said yes, but what it said could not be kept
+				return Outcome{sentry.Failed, fmt.Sprintf("%s exited with 0, but: %v", step.Name, result.Err)}, false
+			}
+			return Outcome{sentry.Succeeded, ""}, false
+		}
+		return Outcome{sentry.Failed, fmt.Sprintf("%s exited with %d", step.Name, result.ExitCode)}, true
+	case command.TimedOut:
+		return Outcome{sentry.TimedOut, fmt.Sprintf("%s took more than its timeout of %s", step.Name, c.Timeout)}, true
+	case command.Canceled:
+		return EndedBy(ctx, doing), false
+	default:
+		if ctx.Err() != nil {
+			return EndedBy(ctx, step.Name+" was about to start"), false
+		}
+		return Outcome{sentry.Failed, fmt.Sprintf("cannot start %s: %v", step.Name, result.Err)}, true
+	}
+}
+
+func (a *attempt) log() *slog.Logger {
+	return a.Log.With(logger.KeyGroup, a.job.Rollout.Group, logger.KeyRollout, a.job.Rollout.ID, logger.KeyRepository, a.d.Repository,
+		logger.KeyDeployment, a.d.ID, logger.KeyAttempt, a.d.Attempt)
+}
+
+// withLimit is context.WithTimeout where there is a limit.
+func withLimit(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, limit, errors.New("the step's timeout is over"))
+}
+
+// sleep waits, and reports false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// slug makes a name into part of a file name.
+func slug(name string) string {
+	mapped := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_':
+			return r
+		default:
+			return '-'
+		}
+	}, name)
+	mapped = strings.Trim(mapped, "-")
+	if len(mapped) > 40 {
+		mapped = mapped[:40]
+	}
+	if mapped == "" {
+		return "step"
+	}
+	return mapped
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -1,0 +1,140 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"sentry/internal/command"
+	"sentry/internal/config"
+	"sentry/internal/git"
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+)
+
+// Workspaces makes ready trees of QA repositories. *git.Sources is one.
+type Workspaces interface {
+	Workspace(ctx context.Context, r sentry.Remote, a git.Auth, branch, dir string, progress io.Writer) (commit string, err error)
+}
+
+// Commands runs commands. *command.Runner is one.
+type Commands interface {
+	Run(ctx context.Context, s command.Spec) command.Result
+}
+
+// Local executes deployments on this machine: a private workspace each, in which the commands run one after the other.
+type Local struct {
+	Root     string // where workspaces are made: private to this state directory
+	LogsDir  string // where step logs go: LogsDir/ROLLOUT/REPOSITORY/STEP.log
+	Sources  Workspaces
+	Commands Commands
+	Mask     *logger.Masker
+	Log      *slog.Logger
+	Now      func() time.Time // wall clock, for display; default time.Now
+}
+
+// Execute carries out one attempt: workspace, clone, commands, and the workspace is gone again.
+func (l *Local) Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) Outcome {
+	now := l.Now
+	if now == nil {
+		now = time.Now
+	}
+	a := &attempt{Local: l, job: job, d: job.Deployment, save: save, now: now, dir: l.workspace(job.Deployment)}
+	outcome := a.carryOut(ctx)
+	a.log().Debug("removing the workspace", "dir", a.dir)
+	if outcome.Status == sentry.Failed && !job.Global.Cleanup {
+		if kept, err := l.keep(a.dir); err == nil {
+			outcome.Reason += "; its workspace is kept in " + kept
+			return outcome
+		}
+	}
+	if err := git.RemoveTree(a.dir); err != nil {
+		// The verdict stands; what could not be removed now is removed at the next start.
+		a.log().Warn("cannot remove the workspace", logger.KeyError, err)
+	}
+	return outcome
+}
+
+func (l *Local) workspace(d sentry.Deployment) string {
+	return filepath.Join(l.Root, fmt.Sprintf("%s-a%d", d.ID, d.Attempt))
+}
+
+// keptDir and keptMost bound the workspaces that `cleanup: false` leaves for a person to look at.
+const (
+	keptDir  = "kept"
+	keptMost = 20
+)
+
+// keep moves the workspace of a failed deployment aside, and drops the oldest where there are too many.
+func (l *Local) keep(dir string) (string, error) {
+	parent := filepath.Join(l.Root, keptDir)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return "", err
+	}
+	kept := filepath.Join(parent, filepath.Base(dir))
+	if err := os.Rename(dir, kept); err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return kept, nil
+	}
+	age := func(e os.DirEntry) time.Time {
+		info, err := e.Info()
+		if err != nil {
+			return time.Time{}
+		}
+		return info.ModTime()
+	}
+	slices.SortFunc(entries, func(a, b os.DirEntry) int { return age(a).Compare(age(b)) })
+	for len(entries) > keptMost {
+		if err := git.RemoveTree(filepath.Join(parent, entries[0].Name())); err != nil {
+			l.Log.Warn("cannot remove a kept workspace", logger.KeyError, err)
+		}
+		entries = entries[1:]
+	}
+	return kept, nil
+}
+
+// Sweep removes the workspaces that a dead process left below Root. Only the owner of the state directory may call it,
+// before it executes anything.
+func (l *Local) Sweep() error {
+	entries, err := os.ReadDir(l.Root)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.Name() != keptDir && e.Name() != SparesDir {
+			errs = append(errs, git.RemoveTree(filepath.Join(l.Root, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// SparesDir is the folder below Root that belongs to git.Sources.
+const SparesDir = "spares"
+
+// GitAuth gives credentials in the form in which git wants them: asked for at each use, so that a rotated token is
+// found without a restart, and hidden from output from then on.
+func GitAuth(a config.Auth, mask *logger.Masker) git.Auth {
+	auth := git.Auth{Username: a.Username, SSHKeyFile: a.SSHKeyFile, KnownHostsFile: a.KnownHostsFile}
+	if a.Token.Empty() && a.TokenFile == "" {
+		return auth
+	}
+	auth.Token = func() (sentry.Secret, error) {
+		secret, err := a.Secret()
+		mask.Add(secret)
+		return secret, err
+	}
+	return auth
+}

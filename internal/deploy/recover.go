@@ -1,0 +1,93 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+)
+
+// Recover takes over the rollouts that an earlier owner of the state left running: those it may begin again run in the
+// background, through the same code as any other; the rest ends here. The caller has ended the processes of the dead
+// owner before. A crash anywhere in here is answered by calling it again.
+func (s *Service) Recover() error {
+	ctx := context.Background()
+	left, err := s.store.Left(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot read the rollouts that were interrupted: %w", err)
+	}
+	for _, old := range left {
+		if s.groups != nil && !s.groups[old.Group] {
+			continue
+		}
+		if err := s.recoverOne(ctx, old); err != nil {
+			return fmt.Errorf("cannot recover rollout %s: %w", old.ID, err)
+		}
+	}
+	return nil
+}
+
+func (s *Service) recoverOne(ctx context.Context, old sentry.Rollout) error {
+	rollout, err := s.store.TakeOver(ctx, old.ID)
+	if err != nil {
+		return err
+	}
+	cfg := s.config()
+	_, configured := cfg.Group(rollout.Group)
+	switch {
+	case rollout.CanceledBy != "":
+		return s.end(rollout, sentry.Canceled, "canceled by "+rollout.CanceledBy+", before Sentry was interrupted")
+	case rollout.Policy.OnInterrupt == sentry.Hold:
+		return s.giveUp(rollout, "Sentry died meanwhile, and on_interrupt is hold")
+	case !configured:
+		return s.giveUp(rollout, fmt.Sprintf("Sentry died meanwhile, and group %s is no longer configured", rollout.Group))
+	case rollout.Attempt > 1+sentry.MaxInterruptions:
+		return s.giveUp(rollout, fmt.Sprintf("interrupted %d times: it may be what ends Sentry", rollout.Attempt-1))
+	}
+	s.log.Warn("rollout begins again", logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID, logger.KeyAttempt, rollout.Attempt)
+	s.launch(cfg, rollout)
+	return nil
+}
+
+// giveUp ends a rollout whose end nobody knows: what ran is interrupted, what waited is skipped.
+func (s *Service) giveUp(rollout sentry.Rollout, reason string) error {
+	err := s.store.Decide(context.Background(), sentry.Decision{
+		Verb: sentry.Held, Group: rollout.Group, Rollout: rollout.ID,
+		Reason: reason + "; `sentry retry " + rollout.ID + "` rolls it out again",
+	})
+	if err != nil {
+		return err
+	}
+	return s.end(rollout, sentry.Interrupted, reason)
+}
+
+// end ends what is not terminal yet of a rollout with a status, and the rollout with the fold of all.
+func (s *Service) end(rollout sentry.Rollout, status sentry.Status, reason string) error {
+	ctx := context.Background()
+	for i, d := range rollout.Deployments {
+		if d.Status.Terminal() {
+			continue
+		}
+		if d.Status == sentry.Pending && status == sentry.Interrupted {
+			d.Status = sentry.Skipped
+		} else {
+			d.Status = status
+		}
+		d.Reason = reason
+		d.FinishedAt = s.now()
+		if err := s.persist(ctx, func(ctx context.Context) error { return s.store.SaveDeployment(ctx, d) }); err != nil {
+			return err
+		}
+		rollout.Deployments[i] = d
+	}
+	verdict, why := Verdict(rollout.Deployments)
+	if verdict == sentry.Canceled && status == sentry.Interrupted {
+		verdict = sentry.Interrupted // everything was skipped because nobody knows
+	}
+	err := s.persist(ctx, func(ctx context.Context) error { return s.store.Finish(ctx, rollout.ID, verdict, why) })
+	if err == nil {
+		s.logEnd(s.log.With(logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID), "rollout", verdict, why, s.now().Sub(rollout.StartedAt))
+	}
+	return err
+}

@@ -1,0 +1,263 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sentry/internal/config"
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+)
+
+// run is one rollout that is being carried out. Its loop goroutine owns all fields; the goroutines of its deployments
+// get copies and answer through done.
+type run struct {
+	service *Service
+	config  *config.Config // as it was when the rollout began
+	rollout sentry.Rollout
+	done    chan ended
+	running map[string]bool // repositories that have a deployment running: never two of one
+	failure string          // the first failure, when no further deployment may begin because of it
+}
+
+// ended is what a deployment's goroutine tells the loop.
+type ended struct {
+	index      int
+	deployment sentry.Deployment
+	err        error // the state could not be saved
+}
+
+// carryOut runs what is not terminal yet of the rollout and saves its verdict. It returns an error only where the
+// state could not be saved; then the rollout stays as it is on disk, for the next start.
+func (r *run) carryOut(ctx context.Context) error {
+	policy := *r.rollout.Policy
+	if policy.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(policy.Timeout), fmt.Errorf("%w (%s)", errDeadline, time.Duration(policy.Timeout)))
+		defer cancel()
+	}
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	r.done = make(chan ended)
+	r.running = map[string]bool{}
+	for _, d := range r.rollout.Deployments {
+		if d.Status.Terminal() { // from an attempt before this one
+			r.note(d)
+		}
+	}
+
+	started := make([]bool, len(r.rollout.Deployments))
+	var lost error
+	for {
+		for lost == nil && len(r.running) < policy.Limit() && ctx.Err() == nil {
+			i := r.next(started)
+			if i < 0 {
+				break
+			}
+			started[i] = true
+			d := r.rollout.Deployments[i]
+			r.running[d.Repository] = true
+			go func() { r.done <- r.deploy(ctx, i, d) }()
+		}
+		if len(r.running) == 0 {
+			break
+		}
+		e := <-r.done
+		delete(r.running, e.deployment.Repository)
+		r.rollout.Deployments[e.index] = e.deployment
+		if e.err != nil {
+			lost = errors.Join(lost, e.err)
+			abort(errLost)
+		}
+		r.note(e.deployment)
+	}
+	if lost != nil {
+		return lost
+	}
+	return r.finish(ctx, started)
+}
+
+// next gives the index of the deployment that may begin now, or -1. Deployments begin in the order of the plan; one
+// whose repository is busy waits and lets the others pass, except in a sequence.
+func (r *run) next(started []bool) int {
+	if r.failure != "" {
+		return -1
+	}
+	for i, d := range r.rollout.Deployments {
+		if started[i] || d.Status.Terminal() {
+			continue
+		}
+		if !r.running[d.Repository] {
+			return i
+		}
+		if r.rollout.Policy.Strategy == sentry.Sequential {
+			return -1
+		}
+	}
+	return -1
+}
+
+// note remembers a failure after which nothing may begin.
+func (r *run) note(d sentry.Deployment) {
+	if r.failure != "" || r.rollout.Policy.ContinueOnError {
+		return
+	}
+	switch d.Status {
+	case sentry.Failed, sentry.TimedOut, sentry.Interrupted:
+		r.failure = fmt.Sprintf("%s %s and continue_on_error is false", d.Watch, strings.ReplaceAll(string(d.Status), "_", " "))
+	}
+}
+
+// finish ends what never began, folds, and saves the verdict.
+func (r *run) finish(ctx context.Context, started []bool) error {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, errShutdown) && !r.settled() {
+		return r.interrupt()
+	}
+	for i, d := range r.rollout.Deployments {
+		if d.Status.Terminal() || started[i] {
+			continue
+		}
+		d.Status = sentry.Skipped
+		var person *canceledError
+		switch {
+		case errors.As(cause, &person):
+			d.Status, d.Reason = sentry.Canceled, person.Error()
+		case r.failure != "":
+			d.Reason = r.failure
+		default:
+			d.Reason = cause.Error() + " before it began"
+		}
+		if d.Attempt > 0 && d.Status == sentry.Skipped { // an earlier attempt ran, and was interrupted
+			d.Status = sentry.Interrupted
+		}
+		d.FinishedAt = r.service.now()
+		if err := r.service.persist(ctx, func(ctx context.Context) error { return r.service.store.SaveDeployment(ctx, d) }); err != nil {
+			return err
+		}
+		r.rollout.Deployments[i] = d
+	}
+	status, reason := Verdict(r.rollout.Deployments)
+	if status == sentry.Canceled && errors.Is(cause, errDeadline) {
+		status, reason = sentry.TimedOut, cause.Error()+" before anything began"
+	}
+	err := r.service.persist(ctx, func(ctx context.Context) error {
+		return r.service.store.Finish(ctx, r.rollout.ID, status, reason)
+	})
+	if err != nil {
+		return err
+	}
+	r.rollout.Status, r.rollout.Reason = status, reason
+	return nil
+}
+
+// settled reports whether every deployment has ended for good.
+func (r *run) settled() bool {
+	return !slices.ContainsFunc(r.rollout.Deployments, func(d sentry.Deployment) bool { return !d.Status.Terminal() })
+}
+
+// interrupt leaves the rollout for the next start, where that is the policy; otherwise it ends it as interrupted.
+func (r *run) interrupt() error {
+	if r.rollout.Policy.OnInterrupt == sentry.Retry {
+		return nil // it stays running on disk, under an owner that is gone: recovery begins it again
+	}
+	return r.service.giveUp(r.rollout, "Sentry was stopped meanwhile, and on_interrupt is hold")
+}
+
+// deploy carries out one attempt at one deployment and saves each of its transitions.
+func (r *run) deploy(ctx context.Context, index int, d sentry.Deployment) ended {
+	s := r.service
+	log := s.log.With(logger.KeyGroup, r.rollout.Group, logger.KeyRollout, r.rollout.ID, logger.KeyRepository, d.Repository,
+		logger.KeyBranch, d.Branch, logger.KeyCommit, d.Commit, logger.KeyDeployment, d.ID, logger.KeyAttempt, d.Attempt+1)
+	d.Status = sentry.Running
+	d.Reason = ""
+	d.Attempt++
+	d.Steps = nil // the rows of earlier attempts stay in the store
+	if d.StartedAt.IsZero() {
+		d.StartedAt = s.now()
+	}
+	save := func(current sentry.Deployment) error {
+		d.Source, d.Steps, d.PipelineRuns = current.Source, current.Steps, current.PipelineRuns
+		copied := d
+		copied.Steps = slices.Clone(d.Steps)
+		return s.persist(ctx, func(ctx context.Context) error { return s.store.SaveDeployment(ctx, copied) })
+	}
+
+	outcome := r.attempt(ctx, d, save)
+	if outcome.Status == sentry.Interrupted && r.rollout.Policy.OnInterrupt == sentry.Retry {
+		// Nobody knows how it would have ended: it keeps running on disk, and the next start begins it again.
+		d.Reason = outcome.Reason + "; it begins again when Sentry does"
+		log.Warn("deployment interrupted", "reason", outcome.Reason)
+	} else {
+		d.Status, d.Reason, d.FinishedAt = outcome.Status, outcome.Reason, s.now()
+		s.logEnd(log, "deployment", d.Status, d.Reason, d.FinishedAt.Sub(d.StartedAt))
+	}
+	return ended{index, d, save(d)}
+}
+
+// attempt hands the deployment to the executor, unless it can be told beforehand that it must fail.
+func (r *run) attempt(ctx context.Context, d sentry.Deployment, save func(sentry.Deployment) error) Outcome {
+	repo, configured := r.config.Repository(d.Repository)
+	switch {
+	case !configured:
+		return r.refuse(d, save, fmt.Sprintf("repository %s is no longer configured", d.Repository))
+	case d.Commit == "":
+		return r.refuse(d, save, fmt.Sprintf("no commit of branch %s is known: it does not exist, or %s has not answered yet (see `sentry why %s`)",
+			d.Branch, repo.Monitor.Remote.Host(), d.Repository))
+	}
+	if repo.Deploy.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, repo.Deploy.Timeout)
+		defer cancel()
+	}
+	job := Job{Rollout: r.rollout, Deployment: d, Repository: repo, Global: r.config.Global}
+	return r.service.executor.Execute(ctx, job, save)
+}
+
+// refuse saves the beginning of an attempt that cannot be made: no deployment goes from pending to failed directly.
+func (r *run) refuse(d sentry.Deployment, save func(sentry.Deployment) error, reason string) Outcome {
+	if err := save(d); err != nil {
+		return Outcome{sentry.Interrupted, err.Error()}
+	}
+	return Outcome{sentry.Failed, reason}
+}
+
+// Verdict folds the deployments of a rollout into its status and the reason for it. A rollout that a person canceled
+// is canceled if the cancellation ended or prevented anything.
+func Verdict(deployments []sentry.Deployment) (sentry.Status, string) {
+	var outcomes []sentry.Status
+	count := map[sentry.Status]int{}
+	var told []string
+	canceled := ""
+	for _, d := range deployments {
+		outcomes = append(outcomes, d.Status)
+		count[d.Status]++
+		switch d.Status {
+		case sentry.Succeeded, sentry.Skipped:
+		case sentry.Canceled:
+			canceled = d.Reason
+		default:
+			told = append(told, fmt.Sprintf("%s %s: %s", d.Watch, strings.ReplaceAll(string(d.Status), "_", " "), d.Reason))
+		}
+	}
+	status := sentry.Fold(outcomes)
+	if canceled != "" {
+		status = sentry.Canceled
+		told = append([]string{canceled}, told...)
+	}
+	var counts []string
+	for _, s := range sentry.Statuses() {
+		if n := count[s]; n > 0 {
+			counts = append(counts, fmt.Sprintf("%d %s", n, strings.ReplaceAll(string(s), "_", " ")))
+		}
+	}
+	reason := strings.Join(counts, ", ")
+	if len(told) > 0 {
+		reason += " (" + strings.Join(told, "; ") + ")"
+	}
+	return status, reason
+}

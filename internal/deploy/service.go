@@ -1,0 +1,312 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"sentry/internal/config"
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+	"sentry/internal/store"
+)
+
+// Store is what the service asks of the state. *store.Store is one.
+type Store interface {
+	Subscribe() (<-chan struct{}, func())
+	Pending(ctx context.Context) ([]store.Waiting, error)
+	Paused(ctx context.Context) (map[string]store.Pause, error)
+	HeadsOf(ctx context.Context, repositories ...string) ([]sentry.Head, error)
+	Later(ctx context.Context, group, rolloutID string) ([]sentry.Change, error)
+	Claim(ctx context.Context, id string, version int64, p store.Plan) (sentry.Rollout, error)
+	Left(ctx context.Context) ([]sentry.Rollout, error)
+	TakeOver(ctx context.Context, id string) (sentry.Rollout, error)
+	SaveDeployment(ctx context.Context, d sentry.Deployment) error
+	Finish(ctx context.Context, id string, st sentry.Status, reason string) error
+	Cancel(ctx context.Context, id, by, reason string) (sentry.Status, error)
+	Rollout(ctx context.Context, id string) (sentry.Rollout, error)
+	Decide(ctx context.Context, decisions ...sentry.Decision) error
+}
+
+// Options are what a Service needs. All fields without a stated default are required.
+type Options struct {
+	Store    Store
+	Executor Executor
+	Config   func() *config.Config // the configuration as it is now; never nil
+	Log      *slog.Logger
+	// Groups limits the service to these groups (a trigger in the foreground); nil for all.
+	Groups []string
+	// Now is the wall clock, for display only: nothing is decided by it. Default time.Now.
+	Now func() time.Time
+}
+
+// Service claims and carries out rollouts.
+type Service struct {
+	store    Store
+	executor Executor
+	config   func() *config.Config
+	log      *slog.Logger
+	groups   map[string]bool
+	now      func() time.Time
+
+	mu     sync.Mutex
+	active map[string]*active // by group
+
+	runs sync.WaitGroup
+	// waiting tells since when this process has known a pending rollout: the quiet period counts from there, on the
+	// monotonic clock. Owned by Once.
+	waiting map[string]time.Time
+	wake    chan struct{} // size one: a run ended, or somebody called Wake
+	fatal   chan error    // size one: the state can no longer be saved
+}
+
+// active is a rollout that is being carried out.
+type active struct {
+	id     string
+	cancel context.CancelCauseFunc
+}
+
+// New makes a Service. It does nothing until Recover, Once or Run is called.
+func New(o Options) *Service {
+	s := &Service{
+		store: o.Store, executor: o.Executor, config: o.Config, log: o.Log, now: o.Now,
+		active: map[string]*active{}, waiting: map[string]time.Time{},
+		wake: make(chan struct{}, 1), fatal: make(chan error, 1),
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if o.Groups != nil {
+		s.groups = map[string]bool{}
+		for _, g := range o.Groups {
+			s.groups[g] = true
+		}
+	}
+	return s
+}
+
+// Run recovers what an earlier process left, then claims and carries out rollouts until ctx ends. Then it drains: it
+// claims nothing more, gives what runs the grace period of the configuration, interrupts the rest, and returns when
+// nothing runs any more. It returns an error where the state can no longer be read or saved.
+func (s *Service) Run(ctx context.Context) error {
+	changed, unsubscribe := s.store.Subscribe()
+	defer unsubscribe()
+	err := s.Recover()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			s.Drain(s.config().Global.Grace)
+			return s.lost()
+		case err = <-s.fatal:
+			continue
+		case <-changed: // something was saved: a change was recorded, a person asked
+		case <-s.wake:
+		case <-timer.C:
+		}
+		var next time.Duration
+		if next, err = s.Once(ctx); next > 0 {
+			timer.Reset(next)
+		}
+		if ctx.Err() != nil {
+			err = nil // it was told to stop in the middle of it, whatever the cause is called: what runs is to drain
+		}
+	}
+	s.Drain(0)
+	return errors.Join(err, s.lost())
+}
+
+func (s *Service) lost() error {
+	select {
+	case err := <-s.fatal:
+		return err
+	default:
+		return nil
+	}
+}
+
+// slowly is how long Run waits at most before it looks again, whatever it was told: a lost wake-up costs this.
+const slowly = time.Minute
+
+// Once claims every rollout that may begin now, lets them run in the background, and tells after how long it should be
+// called again at the latest.
+func (s *Service) Once(ctx context.Context) (time.Duration, error) {
+	pending, err := s.store.Pending(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the waiting rollouts: %w", err)
+	}
+	paused, err := s.store.Paused(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the paused groups: %w", err)
+	}
+	cfg := s.config()
+	next := slowly
+	seen := make(map[string]time.Time, len(pending))
+	oldest := map[string]bool{}
+	for _, w := range pending {
+		id, group := w.Rollout.ID, w.Rollout.Group
+		since, known := s.waiting[id]
+		if !known {
+			since = time.Now()
+		}
+		seen[id] = since
+		// Rollouts of a group run in order, one at a time. Only the oldest is looked at, once: a group that becomes idle
+		// while this loop goes on must not let a younger one pass.
+		if oldest[group] {
+			continue
+		}
+		oldest[group] = true
+		if s.busy(group) || (s.groups != nil && !s.groups[group]) {
+			continue
+		}
+		if _, is := paused[group]; is {
+			continue
+		}
+		if g, ok := cfg.Group(group); ok && !w.Urgent {
+			if wait := g.QuietPeriod - time.Since(since); wait > 0 {
+				next = min(next, wait)
+				continue
+			}
+		}
+		switch err := s.begin(ctx, cfg, w); {
+		case errors.Is(err, store.ErrStale):
+			next = 1 // a change joined meanwhile: plan again, with it
+		case err != nil && ctx.Err() == nil:
+			return 0, fmt.Errorf("cannot begin rollout %s of group %s: %w", id, group, err)
+		}
+	}
+	s.waiting = seen
+	return next, nil
+}
+
+// begin plans and claims one rollout and lets it run.
+func (s *Service) begin(ctx context.Context, cfg *config.Config, w store.Waiting) error {
+	group := w.Rollout.Group
+	var names []string
+	for _, m := range cfg.Members(group) {
+		names = append(names, m.Name)
+	}
+	var heads []sentry.Head
+	if len(names) > 0 {
+		var err error
+		if heads, err = s.store.HeadsOf(ctx, names...); err != nil {
+			return err
+		}
+	}
+	later, err := s.store.Later(ctx, group, w.Rollout.ID)
+	if err != nil {
+		return err
+	}
+	plan := Plan(Facts{Config: cfg, Rollout: w.Rollout, Heads: heads, Later: later})
+	claimed, err := s.store.Claim(ctx, w.Rollout.ID, w.Version, plan)
+	if err != nil {
+		return err
+	}
+	// From here the rollout is ours on disk. A crash leaves it running under a dead owner, and recovery takes it over.
+	if claimed.Status.Terminal() {
+		s.log.Info("rollout ended", logger.KeyGroup, group, logger.KeyRollout, claimed.ID, "status", claimed.Status, "reason", claimed.Reason)
+		s.Wake()
+		return nil
+	}
+	s.log.Info("rollout begins", logger.KeyGroup, group, logger.KeyRollout, claimed.ID, "deployments", len(claimed.Deployments), "trigger", w.Rollout.Trigger.Summary())
+	s.launch(cfg, claimed)
+	return nil
+}
+
+// launch carries a claimed rollout out in the background. What ends it is its own context, not the caller's: a daemon
+// that stops lets it drain.
+func (s *Service) launch(cfg *config.Config, rollout sentry.Rollout) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s.mu.Lock()
+	s.active[rollout.Group] = &active{rollout.ID, cancel}
+	s.mu.Unlock()
+	s.runs.Go(func() {
+		defer cancel(nil)
+		r := &run{service: s, config: cfg, rollout: rollout}
+		err := r.carryOut(ctx)
+		if err == nil && r.rollout.Status.Terminal() {
+			log := s.log.With(logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID)
+			s.logEnd(log, "rollout", r.rollout.Status, r.rollout.Reason, s.now().Sub(rollout.StartedAt))
+		}
+		s.mu.Lock()
+		delete(s.active, rollout.Group)
+		s.mu.Unlock()
+		if err != nil {
+			select {
+			case s.fatal <- fmt.Errorf("rollout %s: %w", rollout.ID, err):
+			default:
+			}
+		}
+		s.Wake()
+	})
+}
+
+// Wake makes Run look again soon.
+func (s *Service) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Cancel cancels a rollout that waits or runs. It returns when the wish is durable, not when the rollout has ended.
+func (s *Service) Cancel(ctx context.Context, id, by, reason string) (sentry.Status, error) {
+	rollout, err := s.store.Rollout(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	status, err := s.store.Cancel(ctx, rollout.ID, by, reason)
+	if err != nil {
+		return status, err
+	}
+	// A crash here is harmless: recovery finds the wish and ends the rollout as canceled.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.active {
+		if a.id == rollout.ID {
+			a.cancel(&canceledError{by, reason})
+		}
+	}
+	return status, nil
+}
+
+// Drain waits for what runs, at most for the grace period; then it interrupts it, and waits until it has ended.
+func (s *Service) Drain(grace time.Duration) {
+	ended := make(chan struct{})
+	go func() { s.runs.Wait(); close(ended) }()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return
+	case <-timer.C:
+	}
+	s.mu.Lock()
+	for _, a := range s.active {
+		a.cancel(errShutdown)
+	}
+	s.mu.Unlock()
+	<-ended
+}
+
+// Wait returns when nothing runs any more.
+func (s *Service) Wait() { s.runs.Wait() }
+
+func (s *Service) busy(group string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.active[group] != nil
+}
+
+func (s *Service) logEnd(log *slog.Logger, what string, status sentry.Status, reason string, took time.Duration) {
+	level := slog.LevelInfo
+	switch status {
+	case sentry.Failed, sentry.TimedOut, sentry.Interrupted:
+		level = slog.LevelWarn
+	}
+	log.Log(context.Background(), level, what+" ended", "status", status, "reason", reason, "took", took.Round(time.Millisecond).String())
+}
