@@ -1,0 +1,66 @@
+# Sentry: build, test, measure. `make` alone tells what there is.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  = -s -w -X sentry/internal/cli.release=$(VERSION)
+GO      ?= go
+TOOL     = $(GO) tool -modfile=tools/go.mod
+
+# The race detector needs a C compiler; without one the tests run without it, and say so.
+CC_FOUND := $(shell command -v $$($(GO) env CC) 2>/dev/null)
+ifneq ($(CC_FOUND),)
+RACE = -race
+endif
+
+PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+
+.PHONY: help
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
+
+.PHONY: build
+build: ## build/sentry, one static binary with its version inside
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o build/sentry .
+
+.PHONY: test
+test: ## unit tests, integration with real git over HTTP, command line scripts, a short crash test
+	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
+	$(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- $(RACE) -timeout 20m ./...
+
+.PHONY: test-long
+test-long: ## the scheduler's model over 100,000 sequences (about half an hour)
+	SENTRY_MODEL_SEQUENCES=100000 $(GO) test -timeout 3h -count 1 -run TestModel -v ./internal/deploy
+
+.PHONY: crash
+crash: ## kill -9 at 2,000 random moments, judged by what the commands wrote
+	SENTRY_CRASH_KILLS=2000 $(GO) test -timeout 6h -count 1 -run TestCrash -v ./internal/crash
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for 30 seconds (FUZZTIME=…)
+	./tools/fuzz $(or $(FUZZTIME),30s)
+
+.PHONY: bench
+bench: ## what Sentry costs, side by side with its peers, as ratios of one run
+	cd bench && $(GO) test -timeout 2h -count 1 -run TestRatios -v ./...
+
+.PHONY: lint
+lint: ## gofumpt, vet, staticcheck; the layers are checked by the tests
+	@odd=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); if [ -n "$$odd" ]; then echo "gofumpt would change:"; echo "$$odd"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	cd bench && $(GO) vet ./...
+
+.PHONY: fmt
+fmt: ## format the code
+	$(TOOL) gofumpt -w $$(git ls-files '*.go')
+
+.PHONY: cross-compile
+cross-compile: ## build/sentry-OS-ARCH for Linux, macOS and Windows
+	@for p in $(PLATFORMS); do \
+		os=$${p%/*}; arch=$${p#*/}; ext=; [ $$os = windows ] && ext=.exe; \
+		echo "build/sentry-$$os-$$arch$$ext"; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o build/sentry-$$os-$$arch$$ext . || exit 1; \
+	done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf build
