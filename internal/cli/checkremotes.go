@@ -1,0 +1,199 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sentry/internal/config"
+	"sentry/internal/deploy"
+	"sentry/internal/git"
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+)
+
+const (
+	checksAtOnce = 8
+	checkTimeout = 30 * time.Second
+)
+
+// question asks one repository, with one account, for all branches that matter in it.
+type question struct {
+	remote   sentry.Remote
+	auth     config.Auth
+	patterns []sentry.Pattern
+	uses     []use
+}
+
+// use is what a part of the configuration expects of a repository.
+type use struct {
+	subject  string           // which repository of the configuration, and which side of it
+	key      string           // where the configuration names it
+	patterns []sentry.Pattern // each must match at least one branch; a glob may match none
+}
+
+// questions puts together what is asked of the same repository with the same account.
+func questions(cfg *config.Config) []*question {
+	type identity struct {
+		remote sentry.Remote
+		auth   config.Auth
+	}
+	var list []*question
+	index := map[identity]*question{}
+	add := func(remote sentry.Remote, auth config.Auth, u use) {
+		id := identity{remote, auth}
+		q := index[id]
+		if q == nil {
+			q = &question{remote: remote, auth: auth}
+			index[id] = q
+			list = append(list, q)
+		}
+		for _, p := range u.patterns {
+			if !slices.ContainsFunc(q.patterns, func(known sentry.Pattern) bool { return known.String() == p.String() }) {
+				q.patterns = append(q.patterns, p)
+			}
+		}
+		q.uses = append(q.uses, u)
+	}
+	for _, r := range cfg.Repositories {
+		add(r.Monitor.Remote, r.Monitor.Auth, use{r.Name, r.Name + ": monitor", r.Monitor.Branches})
+		if branch, err := sentry.ParsePattern(r.Deploy.Branch); err == nil { // an exact name, as the configuration has checked
+			add(r.Deploy.Remote, r.Deploy.Auth, use{r.Name + " (QA)", r.Name + ": deploy", []sentry.Pattern{branch}})
+		}
+	}
+	return list
+}
+
+// checkRemotes asks every repository once, some at a time.
+func checkRemotes(ctx context.Context, cfg *config.Config) ([]finding, error) {
+	g, err := git.New(git.Options{StateDir: cfg.Global.StateDir})
+	if err != nil {
+		return nil, nil //nolint:nilerror // checkMachine has said so
+	}
+	all := questions(cfg)
+	found := make([][]finding, len(all))
+	var group errgroup.Group
+	group.SetLimit(checksAtOnce)
+	for i, q := range all {
+		group.Go(func() error {
+			found[i] = q.ask(ctx, g)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return slices.Concat(found...), nil
+}
+
+// ask checks the credentials, asks, and compares the answer with what each use expects.
+func (q *question) ask(ctx context.Context, g *git.Git) []finding {
+	if f := q.credentials(); f != nil {
+		return q.each(*f)
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	heads, err := g.Heads(ctx, q.remote, deploy.GitAuth(q.auth, logger.NewMasker()), q.patterns)
+	if err != nil {
+		fault := sentry.AsFault(err)
+		return q.each(finding{Status: checkFail, Message: fmt.Sprintf("%s: %v", q.remote, err), Fix: mend(fault, q.auth)})
+	}
+	var list []finding
+	for _, u := range q.uses {
+		list = append(list, u.judge(q.remote, heads))
+	}
+	return list
+}
+
+// each gives every use the same finding.
+func (q *question) each(f finding) []finding {
+	var list []finding
+	for _, u := range q.uses {
+		f.Subject = u.subject
+		list = append(list, f)
+	}
+	return list
+}
+
+// credentials says what is wrong with them before anybody is asked; nil where nothing is.
+func (q *question) credentials() *finding {
+	if _, err := q.auth.Secret(); err != nil {
+		return &finding{Status: checkFail, Message: err.Error(), Fix: "put the token there, readable for the user that runs Sentry"}
+	}
+	for _, file := range []string{q.auth.SSHKeyFile, q.auth.KnownHostsFile} {
+		if file == "" {
+			continue
+		}
+		f, err := os.Open(file)
+		if err != nil {
+			return &finding{Status: checkFail, Message: err.Error(), Fix: "put the file there, readable for the user that runs Sentry"}
+		}
+		_ = f.Close()
+	}
+	return nil
+}
+
+// judge compares the branches that there are with those that are expected.
+func (u use) judge(remote sentry.Remote, heads map[string]string) finding {
+	var seen, missing, empty []string
+	for _, p := range u.patterns {
+		if p.Exact() {
+			if commit, ok := heads[p.String()]; ok {
+				seen = append(seen, p.String()+" at "+sentry.ShortCommit(commit))
+			} else {
+				missing = append(missing, p.String())
+			}
+			continue
+		}
+		n := 0
+		for branch := range heads {
+			if p.Match(branch) {
+				n++
+			}
+		}
+		seen = append(seen, fmt.Sprintf("%s matches %s", p, counted(n, "branch", "branches")))
+		if n == 0 {
+			empty = append(empty, p.String())
+		}
+	}
+	f := finding{checkOK, u.subject, fmt.Sprintf("%s: %s", remote, strings.Join(seen, ", ")), ""}
+	switch {
+	case len(missing) > 0:
+		f.Status = checkFail
+		f.Message = fmt.Sprintf("%s has no branch %s", remote, strings.Join(missing, ", "))
+		f.Fix = fmt.Sprintf("correct the branch in %s, or create it", u.key)
+	case len(empty) > 0:
+		f.Status = checkWarn
+		f.Fix = fmt.Sprintf("nothing to do if such branches are to come; else correct the pattern in %s", u.key)
+	}
+	return f
+}
+
+// mend says what a person can do about a fault.
+func mend(f *sentry.Fault, auth config.Auth) string {
+	switch f.Kind {
+	case sentry.Unauthorized:
+		switch {
+		case auth.SSHKeyFile != "":
+			return "register the public half of " + auth.SSHKeyFile + " at the server, with the right to read"
+		case auth.TokenFile != "":
+			return "renew the token in " + auth.TokenFile + ", or give it the right to read this repository"
+		case !auth.Token.Empty():
+			return "renew the token, or give it the right to read this repository"
+		}
+		return "give a token with the right to read this repository"
+	case sentry.NotFound:
+		return "correct the address, or let the account see the repository: servers hide what it may not see"
+	case sentry.RateLimited:
+		return "wait, and then poll less often or with an account of its own"
+	case sentry.Invalid:
+		return "see whether this is the address of a Git repository"
+	}
+	return "see whether this machine reaches the server: name, proxy, firewall, certificate"
+}
