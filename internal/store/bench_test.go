@@ -91,6 +91,16 @@ func BenchmarkOpen100kHeads10kRollouts(b *testing.B) {
 	}
 }
 
+// BenchmarkCheck100kHeads10kRollouts is `state check` of the same state.
+func BenchmarkCheck100kHeads10kRollouts(b *testing.B) {
+	dir := b.TempDir()
+	fillLarge(b, dir, 100_000, 10_000)
+	s := openDir(b, dir)
+	for b.Loop() {
+		healthy(b, s)
+	}
+}
+
 // BenchmarkOpenMemory is what a test pays for a fresh state.
 func BenchmarkOpenMemory(b *testing.B) {
 	for b.Loop() {

@@ -67,7 +67,7 @@ func (s *Store) Check(ctx context.Context) ([]string, error) {
 		broken = append(broken, found...)
 	}
 	err := s.read(ctx, func(c *conn) error {
-		for _, q := range []struct{ name, sql string }{{"structure", `PRAGMA quick_check(10)`}, {"reference", `PRAGMA foreign_key_check`}} {
+		for _, q := range []struct{ name, sql string }{{"structure", `PRAGMA integrity_check(10)`}, {"reference", `PRAGMA foreign_key_check`}} {
 			err := c.query(q.sql, func(r row) error {
 				if text := r.text(0); text != "ok" {
 					broken = append(broken, q.name+" is broken: "+text)
@@ -104,8 +104,9 @@ func (s *Store) Check(ctx context.Context) ([]string, error) {
 	return broken, nil
 }
 
-// checkPages verifies the checksum of every page in the file, those that nothing refers to as well. A daemon may write
-// meanwhile: a page that was caught half written is right when it is read again.
+// checkPages verifies the checksum of every page in the file, those that nothing refers to as well. What a page in the log
+// replaces is not looked at: a crash may have left it half moved. A daemon may write meanwhile: a page that was caught half
+// written is right when it is read again.
 func checkPages(ctx context.Context, path string) (broken []string, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -130,6 +131,13 @@ func checkPages(ctx context.Context, path string) (broken []string, err error) {
 				return nil, err
 			}
 			good = size == pageSize && pageSum(page)
+			if !good {
+				replaced, err := inLog(path+"-wal", uint32(n+1))
+				if err != nil {
+					return nil, err
+				}
+				good = replaced
+			}
 		}
 		if !good {
 			broken = append(broken, fmt.Sprintf("page %d of %s does not have its checksum", n+1, path))

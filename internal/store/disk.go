@@ -1,6 +1,8 @@
 package store
 
 import (
+	"errors"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/ncruces/go-sqlite3"
@@ -16,12 +18,14 @@ func init() {
 	}
 }
 
-// disk opens files as the default layer does, and mends two things of it:
+// disk opens files as the default layer does, and mends three things of it:
 //
 //   - A write that finds no room is an error of its own kind, FULL: nothing was lost, and it may be tried again. The
 //     default layer gives the kind of a disk that fails, after which nothing may be believed.
 //   - When a new file is synced for the first time, so is the directory that names it. The default layer syncs the file
 //     twice.
+//   - A write-ahead log that may only be read is opened for reading. The default layer refuses it, and so a reader
+//     without the right to write.
 type disk struct{ vfs.VFSFilename }
 
 // systemFile is what the files of the default layer can do; all of it has to pass through.
@@ -37,6 +41,9 @@ type systemFile interface {
 
 func (d disk) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
 	f, got, err := d.VFSFilename.OpenFilename(name, flags)
+	if flags&vfs.OPEN_WAL != 0 && (errors.Is(err, fs.ErrPermission) || isReadOnlyFS(err)) {
+		f, got, err = d.VFSFilename.OpenFilename(name, flags&^(vfs.OPEN_READWRITE|vfs.OPEN_CREATE)|vfs.OPEN_READONLY)
+	}
 	system, ok := f.(systemFile)
 	if err != nil || !ok {
 		return f, got, err

@@ -2,12 +2,16 @@ package store
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
 	"testing"
 )
+
+// rounds makes the tests that try at random try more often.
+var rounds = flag.Int("rounds", 1, "multiply the tries of random tests")
 
 // The tests that need another process run this binary again, as one of these.
 var roles = map[string]func(dir string) error{
@@ -26,6 +30,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	flag.Parse()
 	os.Exit(m.Run())
 }
 

@@ -17,14 +17,15 @@ const (
 	reserveSize = 1 << 20
 )
 
-// fill occupies the room again. Without room it leaves nothing behind: the next time may be better.
+// fill occupies the room again. Without room it leaves nothing behind: the next time may be better. The file is not synced,
+// because nobody ever reads it.
 func (r reserve) fill() {
 	if info, err := os.Stat(r.path); r.path == "" || err == nil && info.Size() == reserveSize {
 		return
 	}
 	room := make([]byte, reserveSize)
 	_, _ = rand.Read(room) // never fails; random, so that no filesystem makes it smaller
-	if writeFileSync(r.path, room) != nil {
+	if os.WriteFile(r.path, room, 0o600) != nil {
 		r.release()
 	}
 }

@@ -77,6 +77,42 @@ func checkLog(path string) error {
 	}
 }
 
+// inLog reports whether the log has a page in its current round.
+func inLog(path string, page uint32) (bool, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	var header [logHeader]byte
+	if _, err := f.ReadAt(header[:], 0); err != nil {
+		return false, orEOF(err)
+	}
+	var frame [frameHeader]byte
+	for offset := int64(logHeader); ; offset += frameHeader + pageSize {
+		if _, err := f.ReadAt(frame[:], offset); err != nil {
+			return false, orEOF(err)
+		}
+		if [8]byte(frame[8:16]) != [8]byte(header[16:24]) {
+			return false, nil
+		}
+		if binary.BigEndian.Uint32(frame[:]) == page {
+			return true, nil
+		}
+	}
+}
+
+// orEOF is no error at the end of a file.
+func orEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
 // checksum is the running sum of the log.
 type checksum struct{ s0, s1 uint32 }
 

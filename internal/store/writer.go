@@ -205,11 +205,12 @@ func (w *writer) transaction(batch []*job) (poison error) {
 		answer(batch, err)
 		return err
 	}
-	before := w.conn.TotalChanges()
 	if err := w.begin(); err != nil {
 		return w.abandon(batch, err)
 	}
+	changed := false
 	for _, j := range batch {
+		before := w.conn.TotalChanges()
 		j.err = w.savepoint(j.run)
 		if fatal(j.err) {
 			return w.abandon(batch, j.err)
@@ -218,6 +219,7 @@ func (w *writer) transaction(batch []*job) (poison error) {
 			// SQLite itself has rolled back all of it (the disk is full): those before j are undone as well.
 			return w.abandon(batch, j.err)
 		}
+		changed = changed || j.err == nil && w.conn.TotalChanges() != before
 	}
 	// A crash before the next line: nothing of the batch happened. After it: all of it did, and callers who were not
 	// answered find it recorded when they look again.
@@ -227,7 +229,7 @@ func (w *writer) transaction(batch []*job) (poison error) {
 		}
 		return w.abandon(batch, err)
 	}
-	if w.conn.TotalChanges() != before {
+	if changed {
 		w.news.tell()
 	}
 	return w.checkpoint()

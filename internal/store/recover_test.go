@@ -1,0 +1,141 @@
+package store
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sentry/internal/sentry"
+)
+
+// TestTakeOver: what a dead sentry left running is found and made ours, once for each epoch.
+func TestTakeOver(t *testing.T) {
+	dir := t.TempDir()
+	s := openWith(t, Options{Dir: dir, Owner: "first"})
+	record(t, s, see("a", "1"), see("b", "1"), see("a", "2"), see("b", "2"))
+	r := claim(t, s, pending(t, s, "g"))
+	d := r.Deployments[0]
+	d.Status, d.Attempt = sentry.Running, 1
+	d.Steps = []sentry.Step{
+		{Attempt: 1, Ordinal: 1, Kind: sentry.StepClone, Name: "clone", Status: sentry.Succeeded},
+		{Attempt: 1, Ordinal: 2, Kind: sentry.StepCommand, Name: "make", Status: sentry.Running, Bytes: 7},
+	}
+	noError(t, s.SaveDeployment(t.Context(), d))
+	if left := must(s.Left(t.Context()))(t); len(left) != 0 {
+		t.Errorf("what we run ourselves is not left: %v", left)
+	}
+	closed(t, s)
+
+	s = openWith(t, Options{Dir: dir, Owner: "second"})
+	wants(t, s.SaveDeployment(t.Context(), d), ErrFenced) // not before it was taken over
+	wants(t, s.Finish(t.Context(), r.ID, sentry.Failed, ""), ErrFenced)
+	left := must(s.Left(t.Context()))(t)
+	if len(left) != 1 || left[0].ID != r.ID || left[0].Attempt != 1 || left[0].Deployments[0].Steps[1].Status != sentry.Running {
+		t.Fatalf("%+v", left)
+	}
+	taken := must(s.TakeOver(t.Context(), r.ID))(t)
+	want := left[0]
+	want.Attempt = 2
+	step := &want.Deployments[0].Steps[1]
+	step.Status, step.Reason, step.FinishedAt = sentry.Interrupted, taken.Deployments[0].Steps[1].Reason, taken.Deployments[0].Steps[1].FinishedAt
+	if diff := cmp.Diff(want, taken); diff != "" || step.Reason == "" || step.FinishedAt.IsZero() {
+		t.Errorf("taken over: %s", diff)
+	}
+	if diff := cmp.Diff(taken, must(s.TakeOver(t.Context(), r.ID))(t)); diff != "" {
+		t.Errorf("taken over again: %s", diff)
+	}
+	if left := must(s.Left(t.Context()))(t); len(left) != 0 {
+		t.Errorf("still left: %v", left)
+	}
+	// The next attempt keeps the steps of the first.
+	d = taken.Deployments[0]
+	d.Attempt = 2
+	d.Steps = []sentry.Step{{Attempt: 2, Ordinal: 1, Kind: sentry.StepClone, Name: "clone", Status: sentry.Succeeded}}
+	noError(t, s.SaveDeployment(t.Context(), d))
+	d.Status = sentry.Succeeded
+	noError(t, s.SaveDeployment(t.Context(), d))
+	other := taken.Deployments[1]
+	other.Status = sentry.Skipped
+	noError(t, s.SaveDeployment(t.Context(), other))
+	noError(t, s.Finish(t.Context(), r.ID, sentry.Succeeded, "at last"))
+	var steps []string
+	for _, step := range must(s.Rollout(t.Context(), r.ID))(t).Deployments[0].Steps {
+		steps = append(steps, fmt.Sprintf("%d.%d %s", step.Attempt, step.Ordinal, step.Status))
+	}
+	if diff := cmp.Diff([]string{"1.1 succeeded", "1.2 interrupted", "2.1 succeeded"}, steps); diff != "" {
+		t.Error(diff)
+	}
+	_, err := s.TakeOver(t.Context(), r.ID)
+	wants(t, err, ErrFinal)
+	record(t, s, see("a", "3"))
+	_, err = s.TakeOver(t.Context(), pending(t, s, "g").Rollout.ID)
+	wants(t, err, ErrStale)
+	_, err = s.TakeOver(t.Context(), "99")
+	wants(t, err, ErrNotFound)
+	healthy(t, s)
+}
+
+// TestFenced: once a younger epoch has begun, an older one writes nothing more, whatever became of its lock, and leaves
+// the files alone when it ends.
+func TestFenced(t *testing.T) {
+	dir := t.TempDir()
+	old := openWith(t, Options{Dir: dir, Owner: "old"})
+	record(t, old, see("a", "1"), see("a", "2"), see("b", "1").in("h"), see("b", "2").in("h"))
+	r := claim(t, old, pending(t, old, "g"))
+	young := openWith(t, Options{Dir: dir, Owner: "young", unlocked: true})
+	before := must(young.Why(t.Context(), WhyFilter{}))(t)
+
+	d := r.Deployments[0]
+	d.Status, d.Attempt = sentry.Running, 1
+	waits := pending(t, old, "h")
+	for name, write := range map[string]func() error{
+		"record":  func() error { _, err := old.RecordChanges(t.Context(), []Observation{see("a", "3")}); return err },
+		"request": func() error { _, _, err := old.Request(t.Context(), Request{Group: "g"}); return err },
+		"claim": func() error {
+			_, err := old.Claim(t.Context(), waits.Rollout.ID, waits.Version, planFor(waits))
+			return err
+		},
+		"save":   func() error { return old.SaveDeployment(t.Context(), d) },
+		"finish": func() error { return old.Finish(t.Context(), r.ID, sentry.Failed, "") },
+		"cancel": func() error { _, err := old.Cancel(t.Context(), r.ID, "x", ""); return err },
+		"take":   func() error { _, err := old.TakeOver(t.Context(), r.ID); return err },
+		"pause":  func() error { return old.Pause(t.Context(), "g", "x", "") },
+		"decide": func() error { return old.Decide(t.Context(), note("x")) },
+		"prune": func() error {
+			_, err := old.Prune(t.Context(), Retention{RolloutsPerGroup: 1, LedgerEntries: 1})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) { wants(t, write(), ErrFenced) })
+	}
+	if diff := cmp.Diff(before, must(young.Why(t.Context(), WhyFilter{}))(t)); diff != "" {
+		t.Errorf("the older epoch has written: %s", diff)
+	}
+	closed(t, old)
+	must(young.TakeOver(t.Context(), r.ID))(t)
+	noError(t, young.SaveDeployment(t.Context(), d))
+	closed(t, young)
+	if s := openDir(t, dir); s.Epoch() != 3 {
+		t.Errorf("epoch %d", s.Epoch())
+	} else {
+		healthy(t, s)
+	}
+}
+
+// TestSuccessor: a state in memory can be followed like one on disk.
+func TestSuccessor(t *testing.T) {
+	s := inMemory(t)
+	record(t, s, see("a", "1"), see("a", "2"))
+	r := claim(t, s, pending(t, s, "g"))
+	next := must(s.Successor())(t)
+	wants(t, s.Decide(t.Context(), note("x")), ErrFenced)
+	if left := must(next.Left(t.Context()))(t); len(left) != 1 || left[0].ID != r.ID {
+		t.Errorf("%+v", left)
+	}
+	must(next.TakeOver(t.Context(), r.ID))(t)
+	closed(t, next)
+	closed(t, s)
+	_, err := openDir(t, t.TempDir()).Successor()
+	wants(t, err, ErrInvalid)
+}
