@@ -52,9 +52,15 @@ func closed(t testing.TB, s *Store) {
 	}
 }
 
+// failer is what helpers need of a test: *testing.T, *testing.B or *rapid.T.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+}
+
 // must gives a value, or ends the test.
-func must[T any](v T, err error) func(testing.TB) T {
-	return func(t testing.TB) T {
+func must[T any](v T, err error) func(failer) T {
+	return func(t failer) T {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
