@@ -61,7 +61,9 @@ func (r *run) carryOut(ctx context.Context) error {
 			started[i] = true
 			d := r.rollout.Deployments[i]
 			r.running[d.Repository] = true
-			go func() { r.done <- r.deploy(ctx, i, d) }()
+			as := r.rollout // a copy: the loop goes on writing its own
+			as.Deployments = slices.Clone(as.Deployments)
+			go func() { r.done <- r.deploy(ctx, as, i, d) }()
 		}
 		if len(r.running) == 0 {
 			break
@@ -168,8 +170,9 @@ func (r *run) interrupt() error {
 	return r.service.giveUp(r.rollout, "Sentry was stopped meanwhile, and on_interrupt is hold")
 }
 
-// deploy carries out one attempt at one deployment and saves each of its transitions.
-func (r *run) deploy(ctx context.Context, index int, d sentry.Deployment) ended {
+// deploy carries out one attempt at one deployment and saves each of its transitions. It runs beside the loop, and uses
+// what never changes of r, and its own copy of the rollout.
+func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry.Deployment) ended {
 	s := r.service
 	log := s.log.With(logger.KeyGroup, r.rollout.Group, logger.KeyRollout, r.rollout.ID, logger.KeyRepository, d.Repository,
 		logger.KeyBranch, d.Branch, logger.KeyCommit, d.Commit, logger.KeyDeployment, d.ID, logger.KeyAttempt, d.Attempt+1)
@@ -187,7 +190,7 @@ func (r *run) deploy(ctx context.Context, index int, d sentry.Deployment) ended 
 		return s.persist(ctx, func(ctx context.Context) error { return s.store.SaveDeployment(ctx, copied) })
 	}
 
-	outcome := r.attempt(ctx, d, save)
+	outcome := r.attempt(ctx, as, d, save)
 	if outcome.Status == sentry.Interrupted && r.rollout.Policy.OnInterrupt == sentry.Retry {
 		// Nobody knows how it would have ended: it keeps running on disk, and the next start begins it again.
 		d.Reason = outcome.Reason + "; it begins again when Sentry does"
@@ -200,7 +203,7 @@ func (r *run) deploy(ctx context.Context, index int, d sentry.Deployment) ended 
 }
 
 // attempt hands the deployment to the executor, unless it can be told beforehand that it must fail.
-func (r *run) attempt(ctx context.Context, d sentry.Deployment, save func(sentry.Deployment) error) Outcome {
+func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deployment, save func(sentry.Deployment) error) Outcome {
 	repo, configured := r.config.Repository(d.Repository)
 	switch {
 	case !configured:
@@ -214,7 +217,7 @@ func (r *run) attempt(ctx context.Context, d sentry.Deployment, save func(sentry
 		ctx, cancel = context.WithTimeout(ctx, repo.Deploy.Timeout)
 		defer cancel()
 	}
-	job := Job{Rollout: r.rollout, Deployment: d, Repository: repo, Global: r.config.Global}
+	job := Job{Rollout: as, Deployment: d, Repository: repo, Global: r.config.Global}
 	return r.service.executor.Execute(ctx, job, save)
 }
 
