@@ -1,0 +1,340 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
+
+	"sentry/internal/config"
+	"sentry/internal/sentry"
+	"sentry/internal/store"
+)
+
+// Asker puts questions to the other side. Its errors are *sentry.Fault where the other side is to blame. It must return
+// soon after its context has ended: Run waits for it.
+type Asker interface {
+	// Heads gives the branches that match the patterns of the repository, with the commit of each.
+	Heads(ctx context.Context, repository *config.Repository) (map[string]string, error)
+	// Revision tells more of a commit that Heads gave.
+	Revision(ctx context.Context, repository *config.Repository, branch, commit string) (sentry.Revision, error)
+}
+
+// Store is what the monitor needs of store.Store.
+type Store interface {
+	Heads(ctx context.Context) ([]sentry.Head, error)
+	HeadsOf(ctx context.Context, repositories ...string) ([]sentry.Head, error)
+	Recorded(ctx context.Context, watch sentry.Watch, commit string) (bool, error)
+	RecordChanges(ctx context.Context, observations []store.Observation) ([]store.Outcome, error)
+	Decide(ctx context.Context, decisions ...sentry.Decision) error
+}
+
+// Options are what a Monitor is made of. Store and Ask are required.
+type Options struct {
+	Store Store
+	Ask   Asker
+	Log   *slog.Logger // nil: nothing is logged
+	Rand  *rand.Rand   // source of jitter; nil: seeded by chance
+
+	PerHost  int           // questions that one host gets at a time; 0 = 8
+	Total    int           // questions that are out at a time; 0 = 64. Those out for over 2 s count no longer, up to 4 times as many
+	Deadline time.Duration // of one question; 0 = 30 s
+	Failures int           // in a row that open the breaker of a host; 0 = 5
+	Branches int           // that one repository may show; 0 = 50,000. More is an answer that is not believed
+}
+
+// Bounds that nobody needs to set.
+const (
+	slow          = 2 * time.Second       // a question that is out longer gives its place to others: a dead host holds up none
+	slowFactor    = 4                     // as many times Total may be out that are slow
+	maxRecording  = 1024                  // repositories whose moves are being recorded at once: the store makes few transactions of them
+	maxDescribing = 8                     // questions for revisions that are out at once
+	describeEvery = 50 * time.Millisecond // and so often at most in the long run
+	describeBurst = 40                    // but so many after some quiet
+	describeLimit = 5 * time.Second
+	large         = 1000 // repositories, from which on it is worth a collection to give memory back
+)
+
+// Monitor watches branches. All its methods may be called at the same time, except that Run and Once exclude each other.
+type Monitor struct {
+	options Options
+	start   time.Time // moments are counted from here
+
+	wake chan struct{} // size one: the first alarm has changed, or a place is free
+	told chan struct{} // size one: there are decisions to be kept
+
+	// recorders is held by 1 while what moved is being recorded and in full by Update: after a change of the
+	// configuration nothing is recorded that was asked or grouped by the former one.
+	recorders  *semaphore.Weighted
+	describers *semaphore.Weighted
+	revisions  *rate.Limiter // many moves at once are recorded without author and subject rather than late
+
+	mu           sync.Mutex // guards all below, and what hangs on it
+	repositories map[string]*repository
+	order        []*repository // as configured; replaced, never changed
+	hosts        map[string]*host
+	alarms       alarms
+	relief       alarm         // when the oldest question becomes slow; set while all places are taken
+	ready        []*host       // that have somebody waiting and a place free, in turn
+	out          []*repository // that are being asked
+	busy         bool          // Run or Once goes on
+	running      bool          // Run goes on, and the repositories have been scheduled
+	pass         *pass         // of the Once that goes on
+	armed        time.Duration // when the loop wakes by itself
+	decisions    []sentry.Decision
+	lost         int // decisions that found no room
+}
+
+// New makes a monitor that watches nothing yet.
+func New(o Options) *Monitor {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Rand == nil {
+		o.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	o.PerHost = orDefault(o.PerHost, 8)
+	o.Total = orDefault(o.Total, 64)
+	o.Deadline = orDefault(o.Deadline, 30*time.Second)
+	o.Failures = orDefault(o.Failures, 5)
+	o.Branches = orDefault(o.Branches, 50_000)
+	return &Monitor{
+		options:      o,
+		start:        time.Now(),
+		wake:         make(chan struct{}, 1),
+		told:         make(chan struct{}, 1),
+		recorders:    semaphore.NewWeighted(maxRecording),
+		describers:   semaphore.NewWeighted(maxDescribing),
+		revisions:    rate.NewLimiter(rate.Every(describeEvery), describeBurst),
+		repositories: map[string]*repository{},
+		hosts:        map[string]*host{},
+		alarms:       newAlarms(),
+		armed:        forever,
+	}
+}
+
+func orDefault[T int | time.Duration](value, otherwise T) T {
+	if value > 0 {
+		return value
+	}
+	return otherwise
+}
+
+// now is the moment by the monotonic clock.
+func (m *Monitor) now() time.Duration { return time.Since(m.start) }
+
+// Run watches until ctx ends, and returns nil when the last question has ended then. An error tells that it could not
+// begin: the recorded heads cannot be read, or Run or Once goes on already.
+func (m *Monitor) Run(ctx context.Context) error {
+	if err := m.begin(nil); err != nil {
+		return err
+	}
+	defer m.finish()
+	if err := m.loadAll(ctx); err != nil {
+		return err
+	}
+
+	m.mu.Lock()
+	m.running = true
+	m.plan(m.order, m.now())
+	n := len(m.order)
+	m.mu.Unlock()
+	if n > large {
+		// The heads as the store has them take three times what is kept of them. The collector would reckon with as much
+		// from now on, and need not: nothing like it is allocated again.
+		debug.FreeOSMemory()
+	}
+
+	m.drive(ctx)
+	return nil
+}
+
+// Once takes cfg and asks the named repositories, or all of them, one time each and now; it returns when what moved is
+// recorded. A host that wants to be left alone is not asked: that is an error of its repositories. The error joins those
+// of the repositories, in the order of the configuration. A head that is doubted is not recorded by one call: it takes
+// another, an interval later.
+func (m *Monitor) Once(ctx context.Context, cfg *config.Config, repositories ...string) error {
+	p := &pass{errors: map[*repository]error{}}
+	if err := m.begin(p); err != nil {
+		return err
+	}
+	defer m.finish()
+	m.Update(cfg)
+	if err := m.choose(p, repositories); err != nil {
+		return err
+	}
+	if err := m.load(ctx, p.chosen); err != nil {
+		return err
+	}
+
+	m.mu.Lock()
+	now := m.now()
+	for _, r := range p.chosen {
+		m.alarms.set(&r.alarm, now)
+		r.phase = scheduled
+	}
+	m.mu.Unlock()
+
+	m.drive(ctx)
+	return p.err(ctx)
+}
+
+// pass is one Once: what it waits for, and what it found. Monitor.mu guards it.
+type pass struct {
+	chosen []*repository
+	left   int
+	errors map[*repository]error
+}
+
+// choose marks the repositories that the pass waits for.
+func (m *Monitor) choose(p *pass, names []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	wanted := map[*repository]bool{}
+	for _, name := range names {
+		r := m.repositories[name]
+		if r == nil {
+			return fmt.Errorf("cannot ask repository %s: it is not configured", name)
+		}
+		wanted[r] = true
+	}
+	for _, r := range m.order {
+		if len(names) == 0 || wanted[r] {
+			p.chosen = append(p.chosen, r)
+			r.counted = true
+		}
+	}
+	p.left = len(p.chosen)
+	return nil
+}
+
+func (p *pass) err(ctx context.Context) error {
+	var all []error
+	for _, r := range p.chosen {
+		if err := p.errors[r]; err != nil {
+			all = append(all, fmt.Errorf("repository %s: %w", r.config.Name, err))
+		}
+	}
+	if ctx.Err() != nil {
+		all = append(all, context.Cause(ctx))
+	}
+	return errors.Join(all...)
+}
+
+// begin and finish enclose Run and Once.
+func (m *Monitor) begin(p *pass) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.busy {
+		return errors.New("the monitor is running already")
+	}
+	m.busy, m.pass = true, p
+	return nil
+}
+
+func (m *Monitor) finish() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.order {
+		m.alarms.clear(&r.alarm)
+		r.phase, r.counted, r.hinted = resting, false, false
+	}
+	for _, h := range m.hosts {
+		h.head, h.tail, h.waiting, h.listed = nil, nil, 0, false
+	}
+	m.alarms.clear(&m.relief)
+	m.ready, m.armed = nil, forever
+	m.busy, m.running, m.pass = false, false, nil
+}
+
+// drive is the loop of both Run and Once: it starts what is due and waits for what comes next. It returns when ctx or the
+// pass has ended and everything that it started as well.
+func (m *Monitor) drive(ctx context.Context) {
+	var keeping, asking sync.WaitGroup
+	ended := make(chan struct{})
+	keeping.Go(func() { m.keepLedger(ctx, ended) })
+	defer keeping.Wait()
+	defer close(ended)
+	defer asking.Wait()
+
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		wait, done := m.turn(func(q question) { asking.Go(func() { m.work(ctx, q) }) })
+		if done {
+			return
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-m.wake:
+		}
+	}
+}
+
+// turn starts all questions that may be asked now, and tells how long it is until the next. It never waits.
+func (m *Monitor) turn(ask func(question)) (wait time.Duration, done bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	m.armed = never // whatever is set in this turn is seen below: the loop need not be woken for it
+	m.ring(now)
+	for q, ok := m.next(now); ok; q, ok = m.next(now) {
+		ask(q)
+	}
+	m.armed = m.alarms.moment()
+	return max(0, m.armed-now), m.pass != nil && m.pass.left == 0
+}
+
+// Hint makes a repository due now, and returns at once; it is for those who heard that something moved. Any number of
+// hints before the next question are one; hints that come during a question are one more question after it. They never
+// shorten a pause that a host or refused credentials require.
+func (m *Monitor) Hint(repository string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.repositories[repository]
+	if r == nil || !m.running {
+		return // all are asked when Run begins
+	}
+	switch r.phase {
+	case scheduled:
+		if at := max(m.now(), r.notAgain); at < r.alarm.at {
+			m.schedule(r, at)
+		}
+	case asking, recording:
+		r.hinted = true
+	}
+}
+
+// schedule sets the alarm of a repository. The caller holds m.mu.
+func (m *Monitor) schedule(r *repository, at time.Duration) {
+	r.phase = scheduled
+	m.alarms.set(&r.alarm, at)
+	if at < m.armed {
+		nudge(m.wake)
+	}
+}
+
+// plan schedules repositories that are not scheduled yet. The caller holds m.mu.
+func (m *Monitor) plan(list []*repository, now time.Duration) {
+	for _, r := range list {
+		r.spread = len(list) > few
+		m.schedule(r, early(now, first(r.interval(), len(list), m.options.Rand.Float64())))
+	}
+}
+
+// nudge puts a token into a channel of size one, unless one is there.
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

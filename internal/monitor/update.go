@@ -1,0 +1,152 @@
+package monitor
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"sentry/internal/config"
+	"sentry/internal/sentry"
+)
+
+// Update makes cfg what is watched, in one step. Repositories that are new are due now, and so are those whose address,
+// branches, group or access have changed; all others keep their schedule and what is known of them. When it returns,
+// nothing is recorded any more that was asked or grouped by the former configuration: for that it waits until the
+// recordings that have begun are over.
+//
+// The heads of a watch that is no longer configured stay in the store. A new address keeps the heads as well: at the same
+// commit nothing has happened, at another the head has moved.
+func (m *Monitor) Update(cfg *config.Config) {
+	_ = m.recorders.Acquire(context.Background(), maxRecording) // cannot fail: the context does not end
+	defer m.recorders.Release(maxRecording)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+
+	groups := make(map[string]*config.Group, len(cfg.Groups))
+	for i := range cfg.Groups {
+		groups[cfg.Groups[i].Name] = &cfg.Groups[i]
+	}
+	former := m.repositories
+	m.repositories = make(map[string]*repository, len(cfg.Repositories))
+	m.order = make([]*repository, 0, len(cfg.Repositories))
+	var due []*repository
+	for i := range cfg.Repositories {
+		c := &cfg.Repositories[i]
+		r := former[c.Name]
+		if r != nil && sameWatches(r.config, c) {
+			m.keepOn(r, c, groups[c.Group], now)
+			delete(former, c.Name)
+		} else {
+			r = newRepository(c, groups[c.Group])
+			if old := former[c.Name]; old != nil {
+				r.inherit(old)
+			}
+			due = append(due, r)
+		}
+		m.repositories[c.Name] = r
+		m.order = append(m.order, r)
+	}
+	for _, r := range former {
+		m.drop(r)
+	}
+	m.settleHosts()
+	if m.running {
+		m.plan(due, now)
+	}
+}
+
+// sameWatches reports whether what is known of a repository, and what is being asked, holds for another configuration.
+func sameWatches(a, b *config.Repository) bool {
+	return a.Monitor.Remote == b.Monitor.Remote && a.Group == b.Group && samePatterns(a.Monitor.Branches, b.Monitor.Branches)
+}
+
+func samePatterns(a, b []sentry.Pattern) bool {
+	return slices.EqualFunc(a, b, func(a, b sentry.Pattern) bool { return a.String() == b.String() })
+}
+
+// sameAccess reports whether a repository is asked in the same way. A token file that changes is read again by itself.
+func sameAccess(a, b *config.Monitor) bool {
+	return a.Type == b.Type && a.APIURL == b.APIURL && a.Auth.Username == b.Auth.Username && a.Auth.Token == b.Auth.Token &&
+		a.Auth.TokenFile == b.Auth.TokenFile && a.Auth.SSHKeyFile == b.Auth.SSHKeyFile && a.Auth.KnownHostsFile == b.Auth.KnownHostsFile
+}
+
+// keepOn gives a repository its new configuration, which watches the same.
+func (m *Monitor) keepOn(r *repository, c *config.Repository, g *config.Group, now time.Duration) {
+	access := !sameAccess(&r.config.Monitor, &c.Monitor)
+	interval := r.config.Monitor.Interval != c.Monitor.Interval
+	r.config, r.group = c, g
+	if access {
+		r.notAgain = never
+	}
+	switch {
+	case r.phase == asking || r.phase == recording:
+		r.hinted = r.hinted || access
+	case r.phase != scheduled || !m.running:
+	case access:
+		m.schedule(r, now)
+	case interval:
+		next := now + usual(r.interval(), now-r.changed, r.polls, m.options.Rand.Float64())
+		m.schedule(r, min(r.alarm.at, max(next, r.notAgain)))
+	}
+}
+
+// inherit takes over what still holds of a repository of the same name that watched something else.
+func (r *repository) inherit(old *repository) {
+	patterns := r.config.Monitor.Branches
+	for _, h := range old.heads {
+		if matches(patterns, h.branch) {
+			r.heads = append(r.heads, h)
+		}
+	}
+	r.live = countLive(r.heads)
+	// Under other patterns the store may know branches that were not watched of late.
+	r.loaded = old.loaded && samePatterns(old.config.Monitor.Branches, patterns)
+	if old.config.Monitor.Remote == r.config.Monitor.Remote {
+		r.trouble, r.failures, r.failing = old.trouble, old.failures, old.failing
+		r.asked, r.answered, r.absent = old.asked, old.answered, old.absent
+	}
+	r.changed, r.polls = old.changed, old.polls
+}
+
+// drop forgets a repository. A question that is out is let go on; its answer is thrown away.
+func (m *Monitor) drop(r *repository) {
+	m.alarms.clear(&r.alarm)
+	r.gone = true
+	if r.phase == waiting {
+		r.host.waiting--
+	}
+	if r.phase != asking && r.phase != recording {
+		m.rest(r, forever, errReplaced)
+	}
+}
+
+// settleHosts gives every repository its host, and the hosts their breakers; hosts that nobody needs are forgotten.
+func (m *Monitor) settleHosts() {
+	for _, h := range m.hosts {
+		h.members = 0
+	}
+	shortest := map[*host]time.Duration{}
+	for _, r := range m.order {
+		if r.host == nil {
+			origin := r.config.Monitor.Remote.Origin()
+			h := m.hosts[origin]
+			if h == nil {
+				h = &host{origin: origin}
+				m.hosts[origin] = h
+			}
+			r.host = h
+		}
+		r.host.members++
+		if s, ok := shortest[r.host]; !ok || r.interval() < s {
+			shortest[r.host] = r.interval()
+		}
+	}
+	for origin, h := range m.hosts {
+		if h.members > 0 {
+			h.setOpenFor(openFor(shortest[h]), m.options.Failures)
+		} else if h.active == 0 {
+			delete(m.hosts, origin)
+		}
+	}
+}
