@@ -1,0 +1,296 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sentry/internal/command"
+	"sentry/internal/config"
+	"sentry/internal/git"
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+)
+
+// trees makes workspaces without a remote side; each answer may be an error.
+type trees struct {
+	answers []error
+	calls   int
+}
+
+func (s *trees) Workspace(_ context.Context, _ sentry.Remote, _ git.Auth, _, dir string, _ io.Writer) (string, error) {
+	s.calls++
+	if len(s.answers) >= s.calls && s.answers[s.calls-1] != nil {
+		return "", s.answers[s.calls-1]
+	}
+	return commit("9a"), os.Mkdir(dir, 0o700)
+}
+
+// bench is a Local with real commands, and what it saved.
+type bench struct {
+	*Local
+	t       *testing.T
+	sources *trees
+	job     Job
+	saved   []sentry.Deployment
+	saveErr func(n int) error
+}
+
+func newBench(t *testing.T, commands ...config.Command) *bench {
+	t.Helper()
+	dir := t.TempDir()
+	b := &bench{t: t, sources: &trees{}, saveErr: func(int) error { return nil }}
+	b.Local = &Local{
+		Root: filepath.Join(dir, "workspaces"), LogsDir: filepath.Join(dir, "logs"), Sources: b.sources,
+		Commands: command.New(command.Options{Grace: 200 * time.Millisecond}), Mask: logger.NewMasker(sentry.NewSecret("hunter22-secret")), Log: slog.New(slog.DiscardHandler),
+	}
+	repo := member(t, "a", "g", "main")
+	repo.Deploy.Commands = commands
+	for i := range repo.Deploy.Commands {
+		c := &repo.Deploy.Commands[i]
+		if c.Name == "" {
+			c.Name = fmt.Sprintf("c%d", i+1)
+		}
+		if c.Timeout == 0 {
+			c.Timeout = time.Minute
+		}
+	}
+	d := sentry.Deployment{
+		ID: "1-x-1", Ordinal: 1, Watch: sentry.Watch{Repository: "a", Branch: "main"}, Commit: commit("a1"), Generation: 2, Attempt: 1, Status: sentry.Running,
+	}
+	b.job = Job{
+		Rollout:    sentry.Rollout{ID: "1-x", Group: "g", Attempt: 1, Policy: &sentry.Policy{}, Deployments: []sentry.Deployment{d}},
+		Deployment: d, Repository: &repo, Global: config.Global{Cleanup: true, Timeout: time.Minute},
+	}
+	return b
+}
+
+func (b *bench) run(ctx context.Context) Outcome {
+	b.t.Helper()
+	return b.Execute(ctx, b.job, func(d sentry.Deployment) error {
+		copied := d
+		copied.Steps = append([]sentry.Step(nil), d.Steps...)
+		b.saved = append(b.saved, copied)
+		return b.saveErr(len(b.saved))
+	})
+}
+
+// last gives the steps as last saved.
+func (b *bench) last() []sentry.Step { return b.saved[len(b.saved)-1].Steps }
+
+func (b *bench) log(step int) string {
+	b.t.Helper()
+	text, err := os.ReadFile(filepath.Join(b.LogsDir, b.last()[step-1].Log))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return string(text)
+}
+
+func (b *bench) left() []string {
+	entries, _ := os.ReadDir(b.Root)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func TestCommandsRunInOrderEachInItsOwnShell(t *testing.T) {
+	b := newBench(t,
+		config.Command{Run: `echo one; cd /; export LOST=1`},
+		config.Command{Run: `test "$PWD" != /; test -z "${LOST:-}"; echo "two hunter22-secret $SENTRY_COMMIT"`},
+	)
+	if o := b.run(t.Context()); o.Status != sentry.Succeeded {
+		t.Fatal(o)
+	}
+	if got := b.log(2); got != "one\n" {
+		t.Errorf("log of the first command: %q", got)
+	}
+	if got := b.log(3); strings.Contains(got, "hunter22") || !strings.HasSuffix(got, " "+commit("a1")+"\n") {
+		t.Errorf("log of the second command: %q", got)
+	}
+	if left := b.left(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	// Each step is saved as running before it does anything, with the end of the one before.
+	var story []string
+	for _, d := range b.saved {
+		var one []string
+		for _, s := range d.Steps {
+			one = append(one, s.Name+":"+string(s.Status))
+		}
+		story = append(story, strings.Join(one, " "))
+	}
+	want := "clone:running|clone:succeeded c1:running|clone:succeeded c1:succeeded c2:running"
+	if got := strings.Join(story[:3], "|"); got != want {
+		t.Errorf("saved %s\nwant  %s", got, want)
+	}
+}
+
+func TestTheFirstFailureStopsTheDeployment(t *testing.T) {
+	for _, test := range []struct {
+		name, script, status, reason string
+	}{
+		{"exit code", `exit 3`, "failed", "c1 exited with 3"},
+		{"in the middle of a list", `false; true`, "failed", "c1 exited with 1"},
+		{"in a pipe", `false | cat`, "failed", "c1 exited with 1"},
+		{"by a signal", `kill -KILL $$`, "failed", "SIGKILL"},
+		{"out of time", `sleep 60`, "timed_out", "took more than its timeout of 300ms"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			first := config.Command{Run: test.script}
+			if test.status == "timed_out" {
+				first.Timeout = 300 * time.Millisecond
+			}
+			b := newBench(t, first, config.Command{Run: "echo must not run"})
+			o := b.run(t.Context())
+			if string(o.Status) != test.status || !strings.Contains(o.Reason, test.reason) {
+				t.Errorf("%s: %s", o.Status, o.Reason)
+			}
+			if n := len(b.last()); n != 2 {
+				t.Errorf("%d steps, want clone and the one that failed", n)
+			}
+			if left := b.left(); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+func TestRetriesOfACommand(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, config.Command{Run: `echo x >> "$HOME/tries"; [ "$(wc -l < "$HOME/tries")" -ge 2 ]`, Retries: 3})
+	if o := b.run(t.Context()); o.Status != sentry.Succeeded {
+		t.Fatal(o)
+	}
+	step := b.saved[len(b.saved)-1].Steps[1]
+	if step.Tries != 2 || !strings.HasSuffix(step.Log, "-try2.log") {
+		t.Errorf("tries %d, log %s: want 2 tries with a log each", step.Tries, step.Log)
+	}
+
+	b = newBench(t, config.Command{Run: `exit 7`, Retries: 1})
+	if o := b.run(t.Context()); o.Status != sentry.Failed || !strings.Contains(o.Reason, "exited with 7") {
+		t.Errorf("%s: %s", o.Status, o.Reason)
+	}
+	if n := b.last()[1].Tries; n != 2 {
+		t.Errorf("%d tries, want 2", n)
+	}
+}
+
+func TestACloneIsTriedAgainWhereThatMayHelp(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, config.Command{Run: "true"})
+	b.sources.answers = []error{sentry.Faultf(sentry.Transient, "502 bad gateway")}
+	if o := b.run(t.Context()); o.Status != sentry.Succeeded || b.sources.calls != 2 {
+		t.Errorf("%v after %d calls", o, b.sources.calls)
+	}
+	b = newBench(t, config.Command{Run: "true"})
+	b.sources.answers = []error{sentry.Faultf(sentry.Unauthorized, "the token is refused")}
+	o := b.run(t.Context())
+	if o.Status != sentry.Failed || b.sources.calls != 1 || !strings.Contains(o.Reason, "cannot clone QA repository: the token is refused") {
+		t.Errorf("%v after %d calls", o, b.sources.calls)
+	}
+}
+
+func TestAFailedWorkspaceIsKeptWhereAskedFor(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, config.Command{Run: "echo evidence > found; exit 1"})
+	b.job.Global.Cleanup = false
+	o := b.run(t.Context())
+	kept := filepath.Join(b.Root, keptDir, "1-x-1-a1")
+	if !strings.Contains(o.Reason, kept) {
+		t.Errorf("the reason must say where: %s", o.Reason)
+	}
+	if _, err := os.Stat(filepath.Join(kept, "src", "found")); err != nil {
+		t.Error(err)
+	}
+	for i := range keptMost + 5 {
+		b.job.Deployment.ID = fmt.Sprintf("%d-y-1", i)
+		b.run(t.Context())
+	}
+	entries, err := os.ReadDir(filepath.Join(b.Root, keptDir))
+	if err != nil || len(entries) != keptMost {
+		t.Errorf("%d workspaces are kept (%v), want %d", len(entries), err, keptMost)
+	}
+	if err := b.Sweep(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(b.Root, keptDir)); err != nil {
+		t.Errorf("a sweep removes what a dead process left, not what a person wants to see: %v", err)
+	}
+}
+
+func TestTheCauseDecidesTheOutcome(t *testing.T) {
+	for _, test := range []struct {
+		cause error
+		want  sentry.Status
+	}{
+		{&canceledError{by: "somebody"}, sentry.Canceled},
+		{fmt.Errorf("%w (15m)", errDeadline), sentry.TimedOut},
+		{errShutdown, sentry.Interrupted},
+		{errLost, sentry.Interrupted},
+	} {
+		t.Run(test.cause.Error(), func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, config.Command{Run: "sleep 60", Retries: 5})
+			ctx, cancel := context.WithCancelCause(t.Context())
+			b.saveErr = func(n int) error {
+				if n == 2 { // the command is about to begin
+					time.AfterFunc(100*time.Millisecond, func() { cancel(test.cause) })
+				}
+				return nil
+			}
+			o := b.run(ctx)
+			if o.Status != test.want || !strings.Contains(o.Reason, "while c1 ran") {
+				t.Errorf("%s: %s, want %s", o.Status, o.Reason, test.want)
+			}
+			if left := b.left(); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+func TestWhatCannotBeSavedDoesNotBegin(t *testing.T) {
+	t.Parallel()
+	marker := filepath.Join(t.TempDir(), "ran")
+	for n := 1; n <= 2; n++ {
+		b := newBench(t, config.Command{Run: "touch " + marker})
+		b.saveErr = func(i int) error {
+			if i == n {
+				return errors.New("the disk is gone")
+			}
+			return nil
+		}
+		if o := b.run(t.Context()); o.Status == sentry.Succeeded {
+			t.Errorf("save %d failed, and the outcome is %v", n, o)
+		}
+		if _, err := os.Stat(marker); err == nil {
+			t.Fatalf("save %d failed, and the command ran", n)
+		}
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	for in, want := range map[string]string{
+		"a\nb":         "a b",
+		"\x1b[2Jx\x00": " [2Jx ",
+		"bad\xff":      "bad\uFFFD",
+	} {
+		if got := oneLine(in); got != want {
+			t.Errorf("oneLine(%q) = %q, want %q", in, got, want)
+		}
+	}
+	if got := oneLine(strings.Repeat("é", 4096)); len(got) > 4096 || !strings.HasSuffix(got, "é") {
+		t.Errorf("%d bytes", len(got))
+	}
+}
