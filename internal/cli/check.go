@@ -2,11 +2,15 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"sentry/internal/config"
+	"sentry/internal/git"
 	"sentry/internal/server"
 )
 
@@ -44,12 +48,11 @@ func (a *app) check(ctx context.Context) error {
 	}
 	findings := []finding{{checkOK, "configuration", fmt.Sprintf("%s: %s in %s", cfg.File,
 		counted(len(cfg.Repositories), "repository", "repositories"), counted(len(cfg.Groups), "group", "groups")), ""}}
-	findings = append(findings, checkMachine(ctx, cfg)...)
-	remote, err := checkRemotes(ctx, cfg)
+	found, err := checkAll(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	findings = append(findings, remote...)
+	findings = append(findings, found...)
 	if a.asJSON() {
 		if err := a.json(server.List[finding]{Items: findings}); err != nil {
 			return err
@@ -68,6 +71,24 @@ func (a *app) check(ctx context.Context) error {
 		return silent(exitFailed)
 	}
 	return nil
+}
+
+// checkAll looks at the machine, then asks the repositories. git works in a folder of its own for it: looking makes
+// nothing in the state directory.
+func checkAll(ctx context.Context, cfg *config.Config) (found []finding, err error) {
+	folder, err := os.MkdirTemp("", "sentry-check-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	g, noGit := git.New(git.Options{StateDir: folder})
+	found = append(found, checkGit(ctx, g, noGit)...)
+	found = append(found, checkMachine(ctx, cfg)...)
+	if noGit != nil {
+		return found, nil
+	}
+	remote, err := checkRemotes(ctx, cfg, g)
+	return append(found, remote...), err
 }
 
 // findingLines draws findings: a line for each, and what to do below it.

@@ -19,7 +19,6 @@ import (
 // checkMachine looks at what the machine offers: nothing leaves it.
 func checkMachine(ctx context.Context, cfg *config.Config) []finding {
 	var list []finding
-	list = append(list, checkGit(ctx, cfg)...)
 	list = append(list, checkShell())
 	if limits := command.Limits(); len(limits) == 0 {
 		list = append(list, finding{checkOK, "sandbox", "commands are confined as far as Sentry knows how to", ""})
@@ -39,21 +38,21 @@ func checkMachine(ctx context.Context, cfg *config.Config) []finding {
 	return list
 }
 
-func checkGit(ctx context.Context, cfg *config.Config) []finding {
+// checkGit judges the git that was found, or says why none was.
+func checkGit(ctx context.Context, g *git.Git, err error) []finding {
 	const subject = "git"
-	g, err := git.New(git.Options{StateDir: cfg.Global.StateDir})
-	if err != nil {
-		return []finding{{checkFail, subject, err.Error(), "install git 2.30 or newer, and have it in PATH"}}
+	var v git.Version
+	if err == nil {
+		v, err = g.Version(ctx)
 	}
-	v, err := g.Version(ctx)
 	if err != nil {
-		return []finding{{checkFail, subject, err.Error(), "install git 2.30 or newer, and have it in PATH"}}
+		return []finding{{checkFail, subject, err.Error(), fmt.Sprintf("install git %s or newer, and have it in PATH", git.Oldest)}}
 	}
 	missing := v.Insecure()
 	if len(missing) == 0 {
 		return []finding{{checkOK, subject, "version " + v.String(), ""}}
 	}
-	return []finding{{checkWarn, subject, fmt.Sprintf("version %s lacks security fixes: %s", v, strings.Join(missing, ", ")), "upgrade git; where your distribution has taken the fixes over into this version, ignore this"}}
+	return []finding{{checkWarn, subject, fmt.Sprintf("version %s lacks security fixes: %s", v, strings.Join(missing, "; ")), "upgrade git; where your distribution has taken the fixes over into this version, ignore this"}}
 }
 
 func checkShell() finding {

@@ -32,6 +32,7 @@ type question struct {
 
 // use is what a part of the configuration expects of a repository.
 type use struct {
+	place    int              // in the order of the configuration
 	subject  string           // which repository of the configuration, and which side of it
 	key      string           // where the configuration names it
 	patterns []sentry.Pattern // each must match at least one branch; a glob may match none
@@ -45,6 +46,7 @@ func questions(cfg *config.Config) []*question {
 	}
 	var list []*question
 	index := map[identity]*question{}
+	places := 0
 	add := func(remote sentry.Remote, auth config.Auth, u use) {
 		id := identity{remote, auth}
 		q := index[id]
@@ -58,30 +60,34 @@ func questions(cfg *config.Config) []*question {
 				q.patterns = append(q.patterns, p)
 			}
 		}
+		u.place, places = places, places+1
 		q.uses = append(q.uses, u)
 	}
 	for _, r := range cfg.Repositories {
-		add(r.Monitor.Remote, r.Monitor.Auth, use{r.Name, r.Name + ": monitor", r.Monitor.Branches})
-		if branch, err := sentry.ParsePattern(r.Deploy.Branch); err == nil { // an exact name, as the configuration has checked
-			add(r.Deploy.Remote, r.Deploy.Auth, use{r.Name + " (QA)", r.Name + ": deploy", []sentry.Pattern{branch}})
+		add(r.Monitor.Remote, r.Monitor.Auth, use{subject: r.Name, key: r.Name + ": monitor", patterns: r.Monitor.Branches})
+		if branch, err := sentry.ParsePattern(r.Deploy.Branch); err == nil { // always: the configuration has checked it
+			add(r.Deploy.Remote, r.Deploy.Auth, use{subject: r.Name + " (QA)", key: r.Name + ": deploy", patterns: []sentry.Pattern{branch}})
 		}
 	}
 	return list
 }
 
-// checkRemotes asks every repository once, some at a time.
-func checkRemotes(ctx context.Context, cfg *config.Config) ([]finding, error) {
-	g, err := git.New(git.Options{StateDir: cfg.Global.StateDir})
-	if err != nil {
-		return nil, nil //nolint:nilerror // checkMachine has said so
-	}
-	all := questions(cfg)
-	found := make([][]finding, len(all))
+// checkRemotes asks every repository once, some at a time. The findings are in the order of the configuration.
+func checkRemotes(ctx context.Context, cfg *config.Config, g *git.Git) ([]finding, error) {
+	found := make([]finding, 2*len(cfg.Repositories))
 	var group errgroup.Group
 	group.SetLimit(checksAtOnce)
-	for i, q := range all {
+	for _, q := range questions(cfg) {
 		group.Go(func() error {
-			found[i] = q.ask(ctx, g)
+			heads, wrong := q.ask(ctx, g)
+			for _, u := range q.uses {
+				f := u.judge(q.remote, heads)
+				if wrong != nil {
+					f = *wrong
+					f.Subject = u.subject
+				}
+				found[u.place] = f
+			}
 			return nil
 		})
 	}
@@ -89,36 +95,21 @@ func checkRemotes(ctx context.Context, cfg *config.Config) ([]finding, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return slices.Concat(found...), nil
+	return found, nil
 }
 
-// ask checks the credentials, asks, and compares the answer with what each use expects.
-func (q *question) ask(ctx context.Context, g *git.Git) []finding {
+// ask gives the branches that there are, or what is wrong.
+func (q *question) ask(ctx context.Context, g *git.Git) (map[string]string, *finding) {
 	if f := q.credentials(); f != nil {
-		return q.each(*f)
+		return nil, f
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	heads, err := g.Heads(ctx, q.remote, deploy.GitAuth(q.auth, logger.NewMasker()), q.patterns)
 	if err != nil {
-		fault := sentry.AsFault(err)
-		return q.each(finding{Status: checkFail, Message: fmt.Sprintf("%s: %v", q.remote, err), Fix: mend(fault, q.auth)})
+		return nil, &finding{Status: checkFail, Message: err.Error(), Fix: mend(sentry.AsFault(err), q.auth)}
 	}
-	var list []finding
-	for _, u := range q.uses {
-		list = append(list, u.judge(q.remote, heads))
-	}
-	return list
-}
-
-// each gives every use the same finding.
-func (q *question) each(f finding) []finding {
-	var list []finding
-	for _, u := range q.uses {
-		f.Subject = u.subject
-		list = append(list, f)
-	}
-	return list
+	return heads, nil
 }
 
 // credentials says what is wrong with them before anybody is asked; nil where nothing is.

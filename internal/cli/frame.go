@@ -14,14 +14,13 @@ func frameOf(s screen, rollouts []sentry.Rollout, now time.Time, width, height i
 	var lines []string
 	for _, r := range rollouts {
 		lines = append(lines, rolloutLine(s, r, now, width))
-		t := table{columns: []column{{}, {}, {rank: 3}, {}, {}, {rank: 2, least: 12}}}
+		t := table{indent: 2, columns: []column{{}, {rank: 3}, {}, {}, {rank: 2, least: 12}}}
 		for _, d := range r.Deployments {
 			t.add(
-				text(""), text(d.Watch.String()), cell{sentry.ShortCommit(d.Commit), dim},
+				text(d.Watch.String()), cell{sentry.ShortCommit(d.Commit), dim},
 				cell{words(d.Status), colourOf(d.Status)}, text(since(d.StartedAt, d.FinishedAt, now)), text(doing(d)),
 			)
 		}
-		t.columns[0].title = " " // keeps the indent
 		for i, l := range t.lines(s, width) {
 			if i > 0 { // no titles
 				lines = append(lines, l[:len(l)-1])

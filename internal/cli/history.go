@@ -114,7 +114,7 @@ func (a *app) historyTable(rollouts []sentry.Rollout) *table {
 		{title: "STATUS"},
 		{title: "WHEN"},
 		{title: "TOOK", rank: 4},
-		{title: "TRIGGER", rank: 2, least: 15},
+		{title: "TRIGGER", rank: 2, least: 25},
 		{title: "REASON", rank: 1, least: 15},
 	}}
 	now := a.now()
@@ -126,7 +126,7 @@ func (a *app) historyTable(rollouts []sentry.Rollout) *table {
 			}
 		}
 		reason := r.Reason
-		if r.Status == sentry.Succeeded {
+		if r.Status == sentry.Succeeded || !r.Status.Terminal() {
 			reason = ""
 		}
 		t.add(cell{r.ID, bold}, text(r.Group), cell{words(r.Status), colourOf(r.Status)}, text(ago(when, now)),

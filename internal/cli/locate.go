@@ -17,7 +17,7 @@ func (a *app) load() (*config.Config, error) {
 		return nil, a.noConfig(err)
 	}
 	for _, w := range warnings {
-		a.note("%s %s", a.err.paint(yellow, "warning:"), w.String())
+		a.note("%s", w.String())
 	}
 	return cfg, nil
 }

@@ -43,11 +43,6 @@ var (
 	testZone = time.FixedZone("test", 3600)
 )
 
-func TestMain(m *testing.M) {
-	time.Local = testZone // what people see is in their own zone
-	os.Exit(testMain(m))
-}
-
 func before(d time.Duration) time.Time { return testNow.Add(-d) }
 
 func commitOf(digit string) string { return strings.Repeat(digit, 40) }

@@ -103,13 +103,13 @@ func rolloutLines(s screen, r sentry.Rollout, output map[string]string, now time
 	if len(r.Vector) > 0 {
 		d.line("")
 		d.line(s.paint(bold, "Commits of the group"))
-		t := table{columns: []column{{title: " "}, {title: "WATCH", rank: 1, least: 12}, {title: "COMMIT"}, {title: "GENERATION", rank: 3}, {title: "CHANGED", rank: 2}}}
+		t := table{indent: 2, columns: []column{{title: "WATCH", rank: 1, least: 12}, {title: "COMMIT"}, {title: "GENERATION", rank: 3}, {title: "CHANGED", rank: 2}}}
 		for _, v := range r.Vector {
 			changed := ""
 			if v.Changed {
 				changed = "changed"
 			}
-			t.add(text(""), text(v.Watch.String()), cell{sentry.ShortCommit(v.Commit), dim}, text(strconv.FormatInt(v.Generation, 10)), cell{changed, cyan})
+			t.add(text(v.Watch.String()), cell{sentry.ShortCommit(v.Commit), dim}, text(strconv.FormatInt(v.Generation, 10)), cell{changed, cyan})
 		}
 		for _, l := range trimmed(t.lines(s, width)) {
 			d.line(l)
@@ -167,7 +167,7 @@ func (d *document) deployment(one sentry.Deployment, output string, now time.Tim
 	if one.Source != nil {
 		d.field("source", fmt.Sprintf("%s %s at %s", one.Source.URL, one.Source.Branch, sentry.ShortCommit(one.Source.Commit)))
 	}
-	t := table{columns: []column{{title: " "}, {title: "STEP"}, {title: "NAME", rank: 1, least: 10}, {title: "STATUS"}, {title: "TOOK"}, {title: "REASON", rank: 2, least: 10}}}
+	t := table{indent: 4, columns: []column{{title: "STEP"}, {title: "NAME", rank: 1, least: 10}, {title: "STATUS"}, {title: "TOOK"}, {title: "REASON", rank: 2, least: 10}}}
 	for _, step := range one.Steps {
 		number := strconv.Itoa(step.Ordinal)
 		if step.Attempt > 1 {
@@ -181,7 +181,7 @@ func (d *document) deployment(one sentry.Deployment, output string, now time.Tim
 			reason = strings.TrimSuffix(fmt.Sprintf("%s, try %d", reason, step.Tries), ", ")
 			reason = strings.TrimPrefix(reason, ", ")
 		}
-		t.add(text(""), text(number), text(oneLine(step.Name)), cell{words(step.Status), colourOf(step.Status)}, text(since(step.StartedAt, step.FinishedAt, now)), text(reason))
+		t.add(text(number), text(oneLine(step.Name)), cell{words(step.Status), colourOf(step.Status)}, text(since(step.StartedAt, step.FinishedAt, now)), text(reason))
 	}
 	for _, l := range trimmed(t.lines(s, d.width)) {
 		d.line(l)
@@ -218,9 +218,10 @@ func (d *document) next(r sentry.Rollout) {
 		list = []command{{logs, "the whole output"}, {"sentry why " + r.ID, "how it came to this"}, {"sentry retry --failed " + r.ID, "tries again what did not succeed"}}
 	}
 	d.line("")
-	t := table{columns: []column{{title: " "}, {title: "NEXT"}, {title: " ", rank: 1, least: 8}}}
+	d.line(d.s.paint(bold, "Next"))
+	t := table{indent: 2, columns: []column{{}, {rank: 1, least: 8}}}
 	for _, c := range list {
-		t.add(text(""), text(c.line), cell{c.does, dim})
+		t.add(text(c.line), cell{c.does, dim})
 	}
 	for i, l := range trimmed(t.lines(d.s, d.width)) {
 		if i > 0 {

@@ -202,7 +202,7 @@ func watchTable(status server.Status, now time.Time, all bool) (t *table, hidden
 		{title: "SUBJECT", rank: 7, least: 10},
 		{title: "ASKED", rank: 5},
 		{title: "NEXT", rank: 5},
-		{title: "ANSWER", rank: 3, least: 10},
+		{title: "ANSWER", rank: 3, least: 32},
 	}}
 	n := 0
 	for _, g := range status.Items {

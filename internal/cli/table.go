@@ -25,6 +25,7 @@ func text(s string) cell { return cell{text: s} }
 
 // table is rows under titles. On a terminal it fits the width; anywhere else nothing is cut.
 type table struct {
+	indent  int // columns before each line
 	columns []column
 	rows    [][]cell
 }
@@ -57,10 +58,13 @@ func (t *table) lines(s screen, width int) []string {
 		}
 		rows = append(rows, clean)
 	}
+	if width > 0 {
+		width = max(1, width-t.indent)
+	}
 	widths := t.fit(rows, width)
 	lines := make([]string, 0, len(rows))
 	for _, row := range rows {
-		lines = append(lines, line(s, row, widths)+"\n")
+		lines = append(lines, strings.Repeat(" ", t.indent)+line(s, row, widths)+"\n")
 	}
 	return lines
 }

@@ -177,11 +177,11 @@ func (a *app) verdict(rollouts []sentry.Rollout) error {
 func (a *app) verdictTable(rollouts []sentry.Rollout) *table {
 	t := &table{columns: []column{
 		{title: "ROLLOUT"},
-		{title: "GROUP", rank: 3, least: 8},
-		{title: "DEPLOYMENT"},
+		{title: "GROUP", rank: 5},
+		{title: "DEPLOYMENT", rank: 1, least: 16},
 		{title: "COMMIT", rank: 4},
 		{title: "STATUS"},
-		{title: "TOOK", rank: 1},
+		{title: "TOOK", rank: 3},
 		{title: "REASON", rank: 2, least: 15},
 	}}
 	for _, r := range rollouts {

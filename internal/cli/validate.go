@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -37,6 +39,9 @@ func (a *app) validate() error {
 		return a.noConfig(err)
 	}
 	result := validation{Items: append(append([]config.Problem{}, wrong...), problems...), Valid: err == nil, File: a.flags.config}
+	slices.SortStableFunc(result.Items, func(a, b config.Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
 	if cfg != nil {
 		result.File, result.Groups, result.Repositories = cfg.File, len(cfg.Groups), len(cfg.Repositories)
 		for _, r := range cfg.Repositories {

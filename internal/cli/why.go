@@ -62,12 +62,18 @@ func storyLines(s screen, story server.Story, width int) []string {
 		verbs = max(verbs, textWidth(string(d.Verb)))
 		wheres = max(wheres, textWidth(tidy(where(d, story.About))))
 	}
-	if width > 0 {
-		wheres = min(wheres, max(12, width/4))
-	}
 	indent := len("15:04:05") + 2*gap + verbs
 	if wheres > 0 {
 		indent += gap + wheres
+	}
+	// On a narrow terminal a reason has lines of its own.
+	below := width > 0 && width-indent < 40
+	if below {
+		indent = 10
+	}
+	room := 0
+	if width > 0 {
+		room = max(width-indent, 10)
 	}
 	day := ""
 	for _, d := range story.Items {
@@ -76,13 +82,14 @@ func storyLines(s screen, story server.Story, width int) []string {
 			day = today
 			lines = append(lines, "", s.paint(bold, day))
 		}
-		room := 0
-		if width > 0 {
-			room = max(width-indent, 20)
-		}
 		head := s.paint(dim, at.Format("15:04:05")) + "  " + s.paint(colourOfVerb(d.Verb), pad(string(d.Verb), verbs)) + "  "
 		if wheres > 0 {
-			head += pad(cut(tidy(where(d, story.About)), wheres), wheres) + "  "
+			head += pad(tidy(where(d, story.About)), wheres) + "  "
+		}
+		if below {
+			head = s.paint(dim, at.Format("15:04:05")) + "  " + s.paint(colourOfVerb(d.Verb), string(d.Verb))
+			lines = append(lines, strings.TrimRight(head+"  "+cut(tidy(where(d, story.About)), width-verbs-2*gap-8), " "))
+			head = strings.Repeat(" ", indent)
 		}
 		for i, l := range wrap(tidy(d.Reason), room) {
 			if i > 0 {

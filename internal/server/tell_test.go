@@ -10,9 +10,11 @@ import (
 func TestSentences(t *testing.T) {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	rollout := func(s sentry.Status) *sentry.Rollout {
-		return &sentry.Rollout{ID: "7-abcde", Group: "web", Status: s, Reason: "shop@main failed: exit code 2.", StartedAt: ago(42 * time.Second), FinishedAt: ago(3 * time.Minute),
+		return &sentry.Rollout{
+			ID: "7-abcde", Group: "web", Status: s, Reason: "shop@main failed: exit code 2.", StartedAt: ago(42 * time.Second), FinishedAt: ago(3 * time.Minute),
 			Trigger:     sentry.Trigger{Kind: sentry.TriggerPerson, By: "ada"},
-			Deployments: []sentry.Deployment{{Watch: sentry.Watch{Repository: "shop", Branch: "main"}, Status: sentry.Running}, {Status: sentry.Pending}, {Status: sentry.TimedOut}}}
+			Deployments: []sentry.Deployment{{Watch: sentry.Watch{Repository: "shop", Branch: "main"}, Status: sentry.Running}, {Status: sentry.Pending}, {Status: sentry.TimedOut}},
+		}
 	}
 	for _, c := range []struct {
 		group Group
