@@ -425,15 +425,13 @@ func TestHints(t *testing.T) {
 		count := func() int { w.wait(time.Minute); return len(w.forge.asked("r", w.begin)) }
 
 		w.forge.push("r", "main", "B")
-		for range 1000 {
-			w.Hint("r")
-		}
+		w.Hint("r")
 		w.wait(0)
 		if got := w.book.moves(); got != "main=A main=B!" {
 			t.Errorf("right after a hint: recorded %s", got)
 		}
 		if n := count(); n != 2 {
-			t.Errorf("%d questions after a thousand hints, want 2", n)
+			t.Errorf("%d questions after a hint, want 2", n)
 		}
 
 		// During a question: one more after it.
@@ -453,12 +451,12 @@ func TestHints(t *testing.T) {
 
 		// One that is asked again and again is asked four times a second at most.
 		w.forge.slow["https://h:443"] = 0
-		begin := time.Now()
+		before := len(w.forge.asks)
 		for range 1000 {
 			w.Hint("r")
 			w.wait(10 * time.Millisecond)
 		}
-		if n := len(w.forge.asked("r", begin)) - 4; n < 30 || n > 41 {
+		if n := len(w.forge.asks) - before; n < 30 || n > 41 {
 			t.Errorf("%d questions in ten seconds of hints", n)
 		}
 		w.Hint("nobody")
