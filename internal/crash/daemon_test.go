@@ -143,7 +143,7 @@ func (d *sentryd) environ() []string {
 func (d *sentryd) start() {
 	d.t.Helper()
 	d.life++
-	d.tell("restart life=%d", d.life)
+	d.tell("born life=%d", d.life)
 	d.cmd = exec.Command(d.binary, "-config", d.config(), "watch")
 	d.cmd.Env = d.environ()
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log

@@ -25,6 +25,7 @@ func TestHeld(t *testing.T) {
 
 // interrupted kills Sentry at each of the attempts that it makes at the first rollout.
 func interrupted(t *testing.T, policy string, attempts int) {
+	t.Parallel()
 	solo := sentry.Watch{Repository: "solo", Branch: "main"}
 	d := newSentryd(t)
 	w := newWorld(t, plan{

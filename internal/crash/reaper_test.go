@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sentry/internal/server"
 )
 
 // reaper decides when and how each life ends.
@@ -93,37 +95,24 @@ func (r *reaper) manner() manner {
 
 // breathe waits until what runs at the beginning of the life has ended.
 func (r *reaper) breathe() {
-	deadline := time.Now().Add(3 * time.Minute)
-	var running map[string]bool
-	for time.Now().Before(deadline) {
-		still := false
-		if status, err := r.d.now(); err == nil {
-			first := running == nil
-			if first {
-				running = map[string]bool{}
-			}
-			for _, g := range status.Items {
-				if g.Current == nil {
-					continue
-				}
-				if first {
-					running[g.Current.ID] = true
-				}
-				still = still || running[g.Current.ID]
-			}
-			if !still {
-				return
+	var found map[string]bool // rollouts that ran when the daemon first answered
+	until(r.d, func(status server.Status) string {
+		running := map[string]bool{}
+		for _, g := range status.Items {
+			if g.Current != nil {
+				running[g.Current.ID] = true
 			}
 		}
-		if !r.d.alive() {
-			break
+		if found == nil {
+			found = running
 		}
-		time.Sleep(30 * time.Millisecond)
-	}
-	if r.d.alive() {
-		r.d.dump()
-	}
-	r.t.Fatalf("what ran at the start of life %d did not come to an end: %v\n%s", r.d.life, running, r.d.lastLog())
+		for id := range found {
+			if running[id] {
+				return fmt.Sprintf("rollout %s, which ran when the life began, still runs", id)
+			}
+		}
+		return ""
+	})
 }
 
 // await waits for the moment of death.

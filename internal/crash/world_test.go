@@ -145,7 +145,7 @@ groups:
 func (w *world) moveQA() {
 	w.serial++
 	files := []gittest.File{{Path: "witness.sh", Content: witnessScript, Mode: "100755"}}
-	for i := range 40 {
+	for i := range 12 {
 		files = append(files, gittest.File{Path: fmt.Sprintf("data/%02d", i), Content: fmt.Sprintf("%d of serial %d\n", i, w.serial)})
 	}
 	commit := w.qa.CommitFiles(w.t, "main", files, fmt.Sprintf("serial %d", w.serial))
@@ -227,7 +227,7 @@ func (w *world) restore(watch sentry.Watch) {
 
 // step moves something.
 func (w *world) step() {
-	if w.random.IntN(12) == 0 {
+	if w.random.IntN(20) == 0 {
 		w.moveQA()
 		return
 	}
@@ -242,7 +242,7 @@ func (w *world) step() {
 		w.restore(watch)
 	case n < 4 && repeatable:
 		w.remove(watch)
-	case n < 8 && watch.Repository == "alpha" && len(w.watches()) < 11:
+	case n < 8 && watch.Repository == "alpha" && len(w.watches()) < 10:
 		w.commit(sentry.Watch{Repository: "alpha", Branch: fmt.Sprintf("release/%d", 2+w.random.IntN(3))})
 	case n < 16:
 		w.rewrite(watch)
@@ -269,7 +269,9 @@ func (w *world) watches() []sentry.Watch {
 }
 
 // finish gives every branch a last commit whose commands succeed; one of them may go back to an earlier one after that.
-func (w *world) finish() {
+// What comes after delta in its group waits until Sentry has recorded the last of delta: a rollout that is for both and
+// for a commit of delta that fails skips it, and that is then the last word.
+func (w *world) finish(recorded func(sentry.Watch)) {
 	for _, watch := range w.watches() {
 		if w.gone[watch] {
 			w.restore(watch)
@@ -277,6 +279,9 @@ func (w *world) finish() {
 		w.commit(watch)
 		for !w.good(watch) {
 			w.commit(watch)
+		}
+		if watch.Repository == "delta" {
+			recorded(watch)
 		}
 	}
 	w.moveQA()

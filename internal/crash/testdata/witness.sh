@@ -48,7 +48,7 @@ fi
 tree=$(cat data/* | cksum)
 say start "rollout=$SENTRY_ROLLOUT_ID group=$SENTRY_GROUP repository=$SENTRY_REPOSITORY branch=$SENTRY_BRANCH commit=$SENTRY_COMMIT $stands qa=$SENTRY_QA_COMMIT tree=${tree// /:}"
 
-case $((RANDOM % 6)) in
+case $((RANDOM % 8)) in
 0) # in the background, with the command's output in its hands
 	(who=child && linger) &
 	;;
@@ -56,7 +56,9 @@ case $((RANDOM % 6)) in
 	(setsid env -i PATH="$PATH" bash -c "$(declare -f say pause linger)"'; file=$1 id=$2 who=daemon; linger' linger "$file" "$id" </dev/null >/dev/null 2>&1 &)
 	;;
 esac
-for ((beats = 2 + RANDOM % 18; beats > 0; beats--)); do
+beats=$((2 + RANDOM % 6))
+if ((RANDOM % 5 == 0)); then beats=$((3 * beats)); fi
+for (( ; beats > 0; beats--)); do
 	say beat
 	pause 0.02
 done
