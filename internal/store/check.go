@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -55,7 +56,7 @@ var rules = []rule{
 // brokenLimit is how many findings of one kind are told.
 const brokenLimit = 10
 
-// Check verifies the checksums of all pages, the structure of the database and the invariants of the data. It returns
+// Check verifies the checksums of all pages, the log, the structure of the database and the invariants of the data. It returns
 // what is broken, in words; nothing where all is well. It reads everything and may take seconds.
 func (s *Store) Check(ctx context.Context) ([]string, error) {
 	var broken []string
@@ -65,6 +66,11 @@ func (s *Store) Check(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		broken = append(broken, found...)
+		if err := checkLogAgain(filepath.Join(s.options.Dir, databaseName+"-wal")); errors.Is(err, ErrCorrupt) {
+			broken = append(broken, err.Error())
+		} else if err != nil {
+			return nil, explainFile(s.options.Dir, err)
+		}
 	}
 	err := s.read(ctx, func(c *conn) error {
 		for _, q := range []struct{ name, sql string }{{"structure", `PRAGMA integrity_check(10)`}, {"reference", `PRAGMA foreign_key_check`}} {
@@ -102,6 +108,16 @@ func (s *Store) Check(ctx context.Context) ([]string, error) {
 		return nil, context.Cause(ctx)
 	}
 	return broken, nil
+}
+
+// checkLogAgain looks at the log once more where it seems damaged: a daemon may have written to it meanwhile.
+func checkLogAgain(path string) error {
+	err := checkLog(path)
+	for try := 0; err != nil && try < 2; try++ {
+		time.Sleep(20 * time.Millisecond)
+		err = checkLog(path)
+	}
+	return err
 }
 
 // checkPages verifies the checksum of every page in the file, those that nothing refers to as well. What a page in the log

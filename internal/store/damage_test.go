@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -237,5 +238,24 @@ func TestLostLog(t *testing.T) {
 	for _, readOnly := range []bool{true, false} {
 		_, err := Open(t.Context(), Options{Dir: dir, ReadOnly: readOnly})
 		wants(t, err, ErrOlderCopy)
+	}
+}
+
+// TestCheckReadsTheLog: who only looks does not refuse a damaged log, but Check tells.
+func TestCheckReadsTheLog(t *testing.T) {
+	dir := crashed(t, 5)
+	s := openWith(t, Options{Dir: dir, ReadOnly: true})
+	healthy(t, s)
+	closed(t, s)
+	path := filepath.Join(dir, "state.db-wal")
+	bad := must(os.ReadFile(path))(t)
+	bad[logHeader+frameHeader+100] ^= 0x10
+	noError(t, os.WriteFile(path, bad, 0o600))
+	noError(t, os.Remove(filepath.Join(dir, sidecarName))) // the epoch is in the log
+	s, err := Open(t.Context(), Options{Dir: dir, ReadOnly: true})
+	noError(t, err)
+	defer s.Close()
+	if broken := must(s.Check(t.Context()))(t); len(broken) != 1 || !strings.Contains(broken[0], "is damaged before its frame") {
+		t.Errorf("%q", broken)
 	}
 }

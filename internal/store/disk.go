@@ -12,11 +12,7 @@ import (
 // diskName is the layer between SQLite and the operating system that every database on disk goes through.
 const diskName = "sentry"
 
-func init() {
-	if base, ok := vfs.Find("").(vfs.VFSFilename); ok {
-		vfs.Register(diskName, disk{base})
-	}
-}
+func init() { vfs.Register(diskName, disk{vfs.Find("").(vfs.VFSFilename)}) }
 
 // disk opens files as the default layer does, and mends three things of it:
 //

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -145,6 +147,28 @@ func TestRecordIsOneEntryForARollout(t *testing.T) {
 		if w := pending(t, s, "g"); w.Version != int64(i+1) {
 			t.Errorf("version %d, want %d", w.Version, i+1)
 		}
+	}
+}
+
+// TestSameWritesNothing: a poll that finds nothing new leaves the disk alone.
+func TestSameWritesNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := openDir(t, dir)
+	record(t, s, see("a", "1"), see("b", ""))
+	size := func() (total int64) {
+		for _, name := range []string{databaseName, databaseName + "-wal"} {
+			total += must(os.Stat(filepath.Join(dir, name)))(t).Size()
+		}
+		return total
+	}
+	before := size()
+	record(t, s, see("a", "1"), see("b", ""), see("a", "1"))
+	if after := size(); after != before {
+		t.Errorf("%d bytes were written", after-before)
+	}
+	record(t, s, see("a", "2"))
+	if size() == before {
+		t.Error("a move has written nothing: this test shows nothing")
 	}
 }
 

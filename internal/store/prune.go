@@ -17,6 +17,8 @@ const (
 	defaultLedger   = 100_000
 	// changesPerWatch is how many moves of a head are kept beyond those of kept rollouts: Recorded knows them.
 	changesPerWatch = 200
+	// deletedPerRepository is how many deleted branches of a repository are remembered; one that comes back later is new.
+	deletedPerRepository = 1_000
 	// outboxLimit is how many messages wait for delivery; the oldest go first.
 	outboxLimit = 10_000
 
@@ -42,6 +44,9 @@ func (s *Store) Prune(ctx context.Context, r Retention) ([]string, error) {
 	r = r.or(s.options.History).or(Retention{RolloutsPerGroup: defaultRollouts, LedgerEntries: defaultLedger})
 	removed, err := s.pruneRollouts(ctx, r.RolloutsPerGroup)
 	if err != nil {
+		return removed, err
+	}
+	if err := s.pruneHeads(ctx); err != nil {
 		return removed, err
 	}
 	rows := []struct {
@@ -108,4 +113,45 @@ func (s *Store) pruneRollouts(ctx context.Context, keep int) (removed []string, 
 		}
 	}
 	return removed, nil
+}
+
+// pruneHeads forgets branches that were deleted long ago, each as a whole and only where nothing that is kept tells of its
+// generations: those begin anew if the branch comes back.
+func (s *Store) pruneHeads(ctx context.Context) error {
+	var list []sentry.Watch
+	err := s.read(ctx, func(c *conn) error {
+		return c.query(`SELECT repository, branch FROM (
+			SELECT repository, branch, row_number() OVER (PARTITION BY repository ORDER BY recorded_at DESC, branch) AS place FROM heads WHERE deleted = 1)
+			WHERE place > ?`, func(r row) error {
+			list = append(list, sentry.Watch{Repository: r.text(0), Branch: r.text(1)})
+			return nil
+		}, deletedPerRepository)
+	})
+	for err == nil && len(list) > 0 {
+		chunk := list[:min(rowChunk, len(list))]
+		list = list[len(chunk):]
+		err = s.write(ctx, func(t *tx) error {
+			for _, w := range chunk {
+				if err := t.forget(w); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return err
+}
+
+// forget removes a head and its changes, unless the branch is back or something tells of it.
+func (t *tx) forget(w sentry.Watch) error {
+	kept, err := t.one(`SELECT 1 FROM heads WHERE repository = ?1 AND branch = ?2 AND deleted = 0
+		UNION ALL SELECT 1 FROM changes WHERE repository = ?1 AND branch = ?2 AND fate = 'rollout'
+		UNION ALL SELECT 1 FROM deployments WHERE repository = ?1 AND branch = ?2 LIMIT 1`, func(row) error { return nil }, w.Repository, w.Branch)
+	if err != nil || kept {
+		return err
+	}
+	if err := t.exec(`DELETE FROM changes WHERE repository = ? AND branch = ?`, w.Repository, w.Branch); err != nil {
+		return err
+	}
+	return t.exec(`DELETE FROM heads WHERE repository = ? AND branch = ?`, w.Repository, w.Branch)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"sentry/internal/sentry"
 )
@@ -108,6 +109,51 @@ func TestPruneRows(t *testing.T) {
 	if n := rows(t, s, "outbox"); n != outboxLimit {
 		t.Errorf("%d messages left", n)
 	}
+}
+
+// TestPruneHeads: of the branches that are gone, each repository remembers the newest; what something tells of stays.
+func TestPruneHeads(t *testing.T) {
+	now := &clock{time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)}
+	s := must(OpenMemory(t.Context(), Options{Now: now.now}))(t)
+	defer s.Close()
+	branch := func(i int) string { return fmt.Sprintf("a@feature/%04d", i) }
+	var seen, moved, gone []Observation
+	const extra = 10
+	for i := range deletedPerRepository + extra {
+		seen, moved, gone = append(seen, see(branch(i), "1")), append(moved, see(branch(i), "2")), append(gone, see(branch(i), ""))
+	}
+	must(s.RecordChanges(t.Context(), seen))(t)
+	record(t, s, moved[0], moved[1], moved[2]) // 0 to 2 have a change
+	runThrough(t, s, pending(t, s, "g"))
+	record(t, s, moved[2]) // nothing new
+	record(t, s, see("other", "1"), see("other", "2"))
+	runThrough(t, s, pending(t, s, "g"))
+	for _, o := range gone {
+		now.Time = now.Add(time.Minute)
+		record(t, s, o)
+	}
+	record(t, s, seen[3]) // 3 is back
+	must(s.Prune(t.Context(), Retention{}))(t)
+	heads := func() (n int, first string) {
+		for _, h := range must(s.HeadsOf(t.Context(), "a"))(t) {
+			if n++; first == "" || h.Branch == "feature/0009" || h.Branch == "feature/0008" {
+				first += h.Branch + " "
+			}
+		}
+		return n, first
+	}
+	// 1009 are gone: the oldest 9 are 0 to 2, which a rollout tells of, and 4 to 9.
+	if n, which := heads(); n != deletedPerRepository+extra-6 || which != "feature/0000 " {
+		t.Errorf("%d heads left: %s", n, which)
+	}
+	must(s.Prune(t.Context(), Retention{RolloutsPerGroup: 1}))(t)
+	if n, _ := heads(); n != deletedPerRepository+1 {
+		t.Errorf("%d heads left without the rollout", n)
+	}
+	if out := record(t, s, see(branch(9), "1")); out.Kind != Baseline {
+		t.Errorf("a forgotten branch that is back is %s", out.Kind)
+	}
+	healthy(t, s)
 }
 
 // TestRetentionDefaults: the argument, else the options, else what is documented.

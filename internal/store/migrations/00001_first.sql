@@ -22,6 +22,8 @@ CREATE TABLE heads (
     PRIMARY KEY (repository, branch)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX heads_deleted ON heads (repository, recorded_at) WHERE deleted = 1;
+
 -- The number of a rollout is never given twice, also after the newest was removed: AUTOINCREMENT.
 CREATE TABLE rollouts (
     sequence     INTEGER PRIMARY KEY AUTOINCREMENT,
