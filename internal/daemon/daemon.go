@@ -52,6 +52,7 @@ type Daemon struct {
 	sources *git.Sources
 	monitor *monitor.Monitor
 	deploy  *deploy.Service
+	runner  runners
 	socket  *socket // nil in the foreground
 	logsDir string
 	since   time.Time
@@ -107,13 +108,11 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.git, err = git.New(git.Options{StateDir: stateDir, Log: d.log, CloneTimeout: o.Config.Global.Timeout}); err != nil {
+	if d.git, err = git.New(git.Options{StateDir: stateDir, Log: d.log, CloneTimeout: backgroundFetch}); err != nil {
 		return nil, err
 	}
-	runner := command.New(command.Options{
-		Protect: protected(o.Config), Grace: o.Config.Global.Grace, Log: d.log,
-	})
-	local := &deploy.Local{Root: workspaces, LogsDir: d.logsDir, Commands: runner, Mask: o.Mask, Log: d.log}
+	d.newRunner(o.Config)
+	local := &deploy.Local{Root: workspaces, LogsDir: d.logsDir, Commands: &d.runner, Mask: o.Mask, Log: d.log}
 	if err := local.Sweep(); err != nil {
 		return nil, fmt.Errorf("cannot remove the workspaces that an earlier run left: %w", err)
 	}
@@ -132,6 +131,24 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 		d.onClose("socket", d.socket.Close)
 	}
 	return d, nil
+}
+
+// backgroundFetch bounds what prepares trees ahead; a deployment's own clone has the limits of the configuration.
+const backgroundFetch = 30 * time.Minute
+
+// newRunner makes the runner of commands anew: which files are kept from them depends on the configuration.
+func (d *Daemon) newRunner(cfg *config.Config) {
+	d.runner.current.Store(command.New(command.Options{Protect: protected(cfg), Grace: cfg.Global.Grace, Log: d.log}))
+}
+
+// runners runs commands by the newest runner.
+type runners struct {
+	current atomic.Pointer[command.Runner]
+}
+
+// Run runs a command as the configuration says now.
+func (r *runners) Run(ctx context.Context, s command.Spec) command.Result {
+	return r.current.Load().Run(ctx, s)
 }
 
 func (d *Daemon) onClose(name string, undo func() error) {

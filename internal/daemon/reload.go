@@ -33,6 +33,7 @@ func (d *Daemon) Reload(_ context.Context) error {
 		d.log.Warn("configuration", "problem", w.String())
 	}
 	d.o.Mask.Add(next.Secrets()...)
+	d.newRunner(next)
 	d.config.Store(next)
 	d.monitor.Update(next)
 	d.prepareSources(next)

@@ -29,7 +29,11 @@ func (s *Service) Recover() error {
 }
 
 func (s *Service) recoverOne(ctx context.Context, old sentry.Rollout) error {
-	rollout, err := s.store.TakeOver(ctx, old.ID)
+	var rollout sentry.Rollout
+	err := s.persist(ctx, func(ctx context.Context) (err error) {
+		rollout, err = s.store.TakeOver(ctx, old.ID)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -129,6 +129,9 @@ func (s *Service) lost() error {
 	}
 }
 
+// fullPause is how long a rollout waits where the disk has no room for its beginning.
+const fullPause = 5 * time.Second
+
 // slowly is how long Run waits at most before it looks again, whatever it was told: a lost wake-up costs this.
 const slowly = time.Minute
 
@@ -175,6 +178,10 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 		switch err := s.begin(ctx, cfg, w); {
 		case errors.Is(err, store.ErrStale):
 			next = 1 // a change joined meanwhile: plan again, with it
+		case errors.Is(err, store.ErrDiskFull):
+			// It stays queued. Heads go on being asked for, and it begins when there is room again.
+			s.log.Error("cannot begin a rollout", logger.KeyGroup, group, logger.KeyRollout, id, logger.KeyError, err)
+			next = min(next, fullPause)
 		case err != nil && ctx.Err() == nil:
 			return 0, fmt.Errorf("cannot begin rollout %s of group %s: %w", id, group, err)
 		}
@@ -227,7 +234,10 @@ func (s *Service) launch(cfg *config.Config, rollout sentry.Rollout) {
 	s.runs.Go(func() {
 		defer cancel(nil)
 		r := &run{service: s, config: cfg, rollout: rollout}
-		err := r.carryOut(ctx)
+		err := s.cancelEarly(ctx, cancel, rollout.ID)
+		if err == nil {
+			err = r.carryOut(ctx)
+		}
 		if err == nil && r.rollout.Status.Terminal() {
 			log := s.log.With(logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID)
 			s.logEnd(log, "rollout", r.rollout.Status, r.rollout.Reason, s.now().Sub(rollout.StartedAt))
@@ -243,6 +253,19 @@ func (s *Service) launch(cfg *config.Config, rollout sentry.Rollout) {
 		}
 		s.Wake()
 	})
+}
+
+// cancelEarly ends the context of a rollout that was canceled after it was claimed and before Cancel could find it
+// among those that run.
+func (s *Service) cancelEarly(ctx context.Context, cancel context.CancelCauseFunc, id string) error {
+	now, err := s.store.Rollout(context.WithoutCancel(ctx), id)
+	if err != nil {
+		return err
+	}
+	if now.CanceledBy != "" {
+		cancel(&canceledError{by: now.CanceledBy})
+	}
+	return nil
 }
 
 // Wake makes Run look again soon.
