@@ -30,6 +30,7 @@ var layers = map[string]int{
 	"store":        2,
 	"config":       1,
 	"logger":       1,
+	"crash":        0, // tests only: it drives the program from outside
 	"sentry":       0,
 }
 
