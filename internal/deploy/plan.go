@@ -51,6 +51,7 @@ func Plan(f Facts) store.Plan {
 	}
 	plan.Deployments = p.deployments
 	plan.Vector = p.vector
+	plan.Reason = p.summary(group.Policy)
 	if len(plan.Deployments) == 0 {
 		plan.Reason = "nothing is left to roll out: what it was for is no longer configured in group " + group.Name
 	}
@@ -135,6 +136,31 @@ func (p *planner) add(w sentry.Watch, r sentry.Revision, previous string, genera
 		Watch: w, Commit: r.Commit, Author: r.Author, Subject: r.Subject,
 		Previous: previous, Generation: generation, Status: sentry.Pending,
 	})
+}
+
+// summary says what will be done, for `why`.
+func (p *planner) summary(policy sentry.Policy) string {
+	const most = 6
+	var parts []string
+	for i, d := range p.deployments {
+		if i == most {
+			parts = append(parts, fmt.Sprintf("%d more", len(p.deployments)-most))
+			break
+		}
+		what := "unchanged"
+		switch _, moved := p.changes[d.Watch]; {
+		case moved:
+			what = "moved"
+		case d.Commit == "":
+			what = "no commit known"
+		}
+		parts = append(parts, strings.TrimSpace(d.Watch.String()+" "+sentry.ShortCommit(d.Commit))+" ("+what+")")
+	}
+	how := "one after the other"
+	if policy.Limit() > 1 {
+		how = fmt.Sprintf("at most %d at once", policy.Limit())
+	}
+	return fmt.Sprintf("%s, %s: %s", plural(len(p.deployments), "deployment"), how, strings.Join(parts, ", "))
 }
 
 func (p *planner) anyChange(repository string) bool {

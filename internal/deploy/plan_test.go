@@ -79,7 +79,7 @@ func render(p store.Plan) string {
 	for _, s := range p.Strays {
 		fmt.Fprintf(&b, "stray %s g%d to %q: %s\n", s.Change.Watch, s.Change.Generation, s.Group, s.Reason)
 	}
-	if p.Reason != "" {
+	if len(p.Deployments) == 0 {
 		fmt.Fprintf(&b, "because %s\n", p.Reason)
 	}
 	return b.String()
@@ -250,5 +250,20 @@ func TestVerdict(t *testing.T) {
 		if got, reason := Verdict(deployments); got != test.want || reason == "" {
 			t.Errorf("%s: got %s (%s), want %s", test.statuses, got, reason, test.want)
 		}
+	}
+}
+
+func TestAPlanSaysWhatItWillDo(t *testing.T) {
+	cfg := &config.Config{
+		Groups:       []config.Group{{Name: "g", Policy: sentry.Policy{Strategy: sentry.Parallel, MaxParallel: 3, Scope: sentry.ScopeGroup}}},
+		Repositories: []config.Repository{member(t, "a", "g", "main"), member(t, "b", "g", "main"), member(t, "c", "g", "main")},
+	}
+	plan := Plan(Facts{
+		Config: cfg, Heads: []sentry.Head{head("a", "main", "a1", 2), head("b", "main", "b1", 1)},
+		Rollout: sentry.Rollout{ID: "1-x", Group: "g", Trigger: sentry.Trigger{Changes: []sentry.Change{change("a", "main", "a0", "a1", 2)}}},
+	})
+	want := "3 deployments, at most 3 at once: a@main a1a1a1a1a1 (moved), b@main b1b1b1b1b1 (unchanged), c@main (no commit known)"
+	if plan.Reason != want {
+		t.Errorf("got  %s\nwant %s", plan.Reason, want)
 	}
 }
