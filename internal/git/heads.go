@@ -1,0 +1,122 @@
+package git
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"sentry/internal/git/gitwire"
+	"sentry/internal/sentry"
+)
+
+const (
+	heads = "refs/heads/"
+	// askTimeout bounds a question that goes through the git binary.
+	askTimeout = 30 * time.Second
+)
+
+// Heads asks what the branches that match one of the patterns point at: branch to commit. All patterns of a repository
+// are one question. Branches that Sentry has no use for (see sentry.CheckBranch) are as if they were not there. The
+// error is a *sentry.Fault.
+func (g *Git) Heads(ctx context.Context, r sentry.Remote, a Auth, patterns []sentry.Pattern) (map[string]string, error) {
+	found := make(map[string]string, len(patterns))
+	wanted := newMatcher(patterns)
+	err := withToken(a, func(token sentry.Secret) error {
+		refs, err := g.refs(ctx, r, a, token, patterns)
+		if err != nil {
+			return err
+		}
+		for _, ref := range refs {
+			branch, isBranch := strings.CutPrefix(ref.Name, heads)
+			if isBranch && wanted.match(branch) && sentry.CheckBranch(branch) == nil {
+				found[branch] = ref.Commit
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, sentry.AsFault(err)
+	}
+	return found, nil
+}
+
+// refs lists the branches that may match, and perhaps others.
+func (g *Git) refs(ctx context.Context, r sentry.Remote, a Auth, token sentry.Secret, patterns []sentry.Pattern) ([]gitwire.Ref, error) {
+	switch r.Scheme() {
+	case "http", "https":
+		prefixes := make([]string, len(patterns))
+		for i, p := range patterns {
+			prefixes[i] = heads + p.Prefix()
+		}
+		if len(prefixes) == 0 {
+			return nil, nil
+		}
+		return g.wire.ListRefs(ctx, r, gitwire.Auth{Username: a.Username, Token: token}, prefixes)
+	}
+	return g.lsRemote(ctx, r, a)
+}
+
+// lsRemote lists all branches by the git binary.
+func (g *Git) lsRemote(ctx context.Context, r sentry.Remote, a Auth) ([]gitwire.Ref, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	v, err := g.Version(ctx)
+	if err != nil {
+		return nil, err
+	}
+	env, hide, err := g.credentials(r, a, sentry.Secret{}, v)
+	if err != nil {
+		return nil, &sentry.Fault{Kind: sentry.Unauthorized, Err: err}
+	}
+	out, err := g.run(ctx, call{
+		args:   []string{"ls-remote", "--heads", "--end-of-options", r.String()},
+		scheme: r.Scheme(), env: env, hide: hide,
+	})
+	if err != nil {
+		return nil, remoteFault(fmt.Errorf("cannot ask %s: %w", r, err))
+	}
+	var refs []gitwire.Ref
+	for line := range strings.Lines(out) {
+		commit, name, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		if !ok || sentry.CheckCommit(commit) != nil {
+			return nil, sentry.Faultf(sentry.Invalid, "cannot ask %s: %q is not a ref", r, clip(line, 200))
+		}
+		refs = append(refs, gitwire.Ref{Name: name, Commit: commit})
+	}
+	return refs, nil
+}
+
+// matcher tells whether a branch is meant by one of many patterns.
+type matcher struct {
+	exact map[string]struct{} // nil where there are few
+	other []sentry.Pattern
+}
+
+func newMatcher(patterns []sentry.Pattern) matcher {
+	const few = 8
+	if len(patterns) <= few {
+		return matcher{other: patterns}
+	}
+	m := matcher{exact: make(map[string]struct{}, len(patterns))}
+	for _, p := range patterns {
+		if p.Exact() {
+			m.exact[p.String()] = struct{}{}
+		} else {
+			m.other = append(m.other, p)
+		}
+	}
+	return m
+}
+
+func (m matcher) match(branch string) bool {
+	if _, ok := m.exact[branch]; ok {
+		return true
+	}
+	for _, p := range m.other {
+		if p.Match(branch) {
+			return true
+		}
+	}
+	return false
+}

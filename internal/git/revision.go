@@ -1,0 +1,91 @@
+package git
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"sentry/internal/sentry"
+)
+
+const (
+	// revisionTimeout and maxRevisionBytes bound what knowing an author may cost. A server that can leave out trees and
+	// files sends some 300 bytes; one that cannot sends the whole tree of the commit, or as much as fits.
+	revisionTimeout  = 20 * time.Second
+	maxRevisionBytes = 64 << 20
+
+	// maxAuthor and maxSubject bound texts that go into the state and the environment of commands, in bytes.
+	maxAuthor  = 256
+	maxSubject = 512
+)
+
+// Revision asks who made the commit that a branch points at, when, and what its message begins with. Only the commit is
+// fetched, without files, into a repository that lives as long as the question. The texts are free of control
+// characters. The error is a *sentry.Fault; where it is one, the commit is as good as before.
+func (g *Git) Revision(ctx context.Context, r sentry.Remote, a Auth, branch, commit string) (sentry.Revision, error) {
+	ctx, cancel := context.WithTimeout(ctx, revisionTimeout)
+	defer cancel()
+	revision, err := g.revision(ctx, r, a, branch, commit)
+	if err != nil {
+		f := sentry.AsFault(err)
+		return sentry.Revision{Commit: commit}, &sentry.Fault{
+			Kind: f.Kind, RetryAfter: f.RetryAfter,
+			Err: fmt.Errorf("cannot learn who made commit %s of %s: %w", sentry.ShortCommit(commit), r, err),
+		}
+	}
+	return revision, nil
+}
+
+func (g *Git) revision(ctx context.Context, r sentry.Remote, a Auth, branch, commit string) (sentry.Revision, error) {
+	none := sentry.Revision{}
+	if err := sentry.CheckCommit(commit); err != nil {
+		return none, &sentry.Fault{Kind: sentry.Invalid, Err: err}
+	}
+	if err := sentry.CheckBranch(branch); err != nil {
+		return none, &sentry.Fault{Kind: sentry.Invalid, Err: err}
+	}
+	dir, err := os.MkdirTemp(g.temp, "revision-")
+	if err != nil {
+		return none, err
+	}
+	defer func() { _ = RemoveTree(dir) }()
+	if err := g.initBare(ctx, dir, len(commit) == 64); err != nil {
+		return none, err
+	}
+	err = g.fetch(ctx, fetching{
+		remote: r, auth: a, dir: dir, from: heads + branch, to: heads + branch, depth: 1, onlyCommits: true, maxBytes: maxRevisionBytes,
+	})
+	if err != nil {
+		return none, err
+	}
+	// %x00 cannot be in any of the fields. A branch that moved since then is asked for the commit that was meant.
+	out, err := g.run(ctx, call{args: []string{
+		"--git-dir=" + dir, "log", "-1", "--no-show-signature", "--encoding=UTF-8", "--no-mailmap", "--no-decorate", "--no-notes",
+		"--format=%H%x00%an%x00%ae%x00%ct%x00%s", "--end-of-options", commit, "--",
+	}})
+	if err != nil {
+		return none, err
+	}
+	fields := strings.Split(strings.TrimSuffix(out, "\n"), "\x00")
+	if len(fields) != 5 || fields[0] != commit {
+		return none, sentry.Faultf(sentry.Invalid, "git log answers %q", clip(out, 200))
+	}
+	seconds, err := strconv.ParseInt(fields[3], 10, 64)
+	if err != nil {
+		return none, sentry.Faultf(sentry.Invalid, "the commit is from the time %q", clip(fields[3], 40))
+	}
+	return sentry.Revision{
+		Commit:  commit,
+		Author:  oneLine(fmt.Sprintf("%s <%s>", fields[1], fields[2]), maxAuthor),
+		Subject: oneLine(fields[4], maxSubject),
+		Time:    time.Unix(seconds, 0).UTC(),
+	}, nil
+}
+
+// oneLine makes a text fit for one line of any output.
+func oneLine(text string, most int) string {
+	return clip(strings.TrimSpace(printable(text, false)), most)
+}

@@ -1,0 +1,431 @@
+package git
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sentry/internal/git/gittest"
+	"sentry/internal/sentry"
+)
+
+func TestWorkspace(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	repo.CommitFiles(t, "main", []gittest.File{
+		{Path: "run.sh", Content: "#!/bin/sh\necho hello\n", Mode: "100755"}, {Path: "old", Content: "x"},
+		{Path: "dir/link", Content: "../run.sh", Mode: "120000"},
+	}, "first")
+	first := repo.CommitFiles(t, "main", []gittest.File{{Path: "old", Delete: true}}, "second")
+	var said strings.Builder
+	dir := b.nextDir()
+	commit, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), Auth{}, "main", dir, &said)
+	if err != nil || commit != first {
+		t.Fatal(commit, err)
+	}
+	b.check(dir, "main", first)
+	if got := strings.Join(entries(t, dir), " "); got != ".git dir run.sh" {
+		t.Errorf("the tree has %s", got)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "run.sh")); err != nil || info.Mode()&0o100 == 0 {
+		t.Errorf("run.sh: %v %v", info, err)
+	}
+	if got, err := os.Readlink(filepath.Join(dir, "dir/link")); err != nil || got != "../run.sh" {
+		t.Errorf("dir/link: %q %v", got, err)
+	}
+	if info, _ := os.Stat(dir); info.Mode().Perm() != 0o700 {
+		t.Errorf("the tree is open to others: %s", info.Mode())
+	}
+	if got := b.ask(dir, "log", "--format=%s"); got != "second\nfirst" {
+		t.Errorf("git log says %q", got)
+	}
+	if got := b.ask(dir, "remote", "get-url", "origin"); got != repo.URL {
+		t.Errorf("origin is %q", got)
+	}
+	if !strings.Contains(said.String(), "fetching "+sentry.ShortCommit(first)) {
+		t.Errorf("progress was %q", said.String())
+	}
+
+	// A spare of the same commit is moved into place: nothing is fetched, and the server is asked all the same.
+	b.spares(repo.URL, "main", first, 1)
+	b.server.Forget()
+	b.tree(repo.URL, "main", first)
+	if n, m := b.server.Count(gittest.LsRefs), b.server.Count(); n != 1 || m != 1 {
+		t.Errorf("%d of %d requests were ls-refs", n, m)
+	}
+
+	// The branch moves: the spare that was right is brought up to date, not handed over.
+	b.spares(repo.URL, "main", first, 1)
+	third := repo.Commit(t, "main", map[string]string{"new": "y", "run.sh": "changed"}, "third")
+	dir = b.tree(repo.URL, "main", third)
+	if got, _ := os.ReadFile(filepath.Join(dir, "run.sh")); string(got) != "changed" {
+		t.Errorf("run.sh has %q", got)
+	}
+	// Back to the first commit by force.
+	b.spares(repo.URL, "main", third, 1)
+	repo.Reset(t, "main", first)
+	b.tree(repo.URL, "main", first)
+	if log := b.log.String(); log != "" {
+		t.Errorf("logged: %s", log)
+	}
+}
+
+func TestTreesAreCopies(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	commit := repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	dir := b.tree(repo.URL, "main", commit)
+	b.spares(repo.URL, "main", commit, 1)
+	// A command does its worst to what it was given.
+	err := filepath.WalkDir(filepath.Join(dir, ".git"), func(path string, e os.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			_ = os.Chmod(path, 0o600)
+			err = os.WriteFile(path, []byte("#!/bin/sh\ntouch "+b.trees+"/pwned\n"), 0o700)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.restart() // without the spare, so that the mirror is needed
+	b.tree(repo.URL, "main", commit)
+	if exists(filepath.Join(b.trees, "pwned")) || b.log.String() != "" {
+		t.Errorf("the mirror was harmed: %s", b.log)
+	}
+}
+
+func TestOneFetchForMany(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	commit := repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	const members = 8
+	var wg sync.WaitGroup
+	for range members {
+		dir := b.nextDir()
+		wg.Go(func() {
+			got, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), Auth{}, "main", dir, nil)
+			if err != nil || got != commit {
+				t.Error(got, err)
+			}
+			b.check(dir, "main", commit)
+		})
+	}
+	wg.Wait()
+	if n := b.server.Count(gittest.Fetch); n != 1 {
+		t.Errorf("the server got %d fetches", n)
+	}
+	if n := b.server.Count(gittest.LsRefs); n < members {
+		t.Errorf("the server was asked %d times by %d members", n, members)
+	}
+	// A branch for which spares were missing gets more of them, up to the bound.
+	b.spares(repo.URL, "main", commit, DefaultMaxSpares)
+}
+
+func TestPrepare(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	commit := repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	b.sources.Prepare(b.remote(repo.URL), Auth{}, "main")
+	b.spares(repo.URL, "main", commit, 1)
+	b.server.Forget()
+	b.tree(repo.URL, "main", commit)
+	if n := b.server.Count(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+	b.spares(repo.URL, "main", commit, 1)
+
+	second := repo.Commit(t, "main", map[string]string{"a": "2"}, "second")
+	b.sources.Prepare(b.remote(repo.URL), Auth{}, "main")
+	b.spares(repo.URL, "main", second, 1)
+	if n := len(entries(t, b.folders().Spares)); n != 1 {
+		t.Errorf("%d folders among the spares", n)
+	}
+	b.sources.Close()
+	if n := len(entries(t, b.folders().Spares)); n != 0 {
+		t.Errorf("%d spares are left after the end", n)
+	}
+}
+
+func TestPrepareOfWhatIsNotThereIsLogged(t *testing.T) {
+	b := newBench(t, Options{})
+	b.sources.Prepare(b.remote(b.server.URL+"/none.git"), Auth{}, "main")
+	deadline := time.Now().Add(10 * time.Second)
+	for !strings.Contains(b.log.String(), "cannot prepare trees") {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was logged")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestSparesAreBounded(t *testing.T) {
+	b := newBench(t, Options{})
+	o := b.folders()
+	o.MaxSparesTotal = 2
+	b.sources.Close()
+	b.sources = b.git.NewSources(o)
+	repo := b.server.Repo(t, "qa.git")
+	commit := repo.Commit(t, "b0", map[string]string{"a": "1"}, "first")
+	for i := range 4 {
+		branch := fmt.Sprintf("b%d", i)
+		repo.Branch(t, branch, commit)
+		b.sources.Prepare(b.remote(repo.URL), Auth{}, branch)
+		b.spares(repo.URL, branch, commit, 1)
+	}
+	for deadline := time.Now().Add(10 * time.Second); len(entries(t, o.Spares)) != 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the spares on disk are %v", entries(t, o.Spares))
+		}
+	}
+	b.spares(repo.URL, "b2", commit, 1)
+	b.spares(repo.URL, "b3", commit, 1)
+}
+
+func TestSeveralBranchesAndHashes(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	one := repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	two := repo.Commit(t, "release/1.0", map[string]string{"b": "2"}, "unrelated")
+	odd := `we"ird;$(id)&'`
+	repo.Branch(t, odd, one)
+	b.tree(repo.URL, "main", one)
+	b.tree(repo.URL, "release/1.0", two)
+	b.tree(repo.URL, odd, one)
+	b.tree(repo.URL, "main", one)
+
+	new := gittest.NewRepo(t, filepath.Join(b.server.Dir, "new.git"), b.server.URL+"/new.git", "--object-format=sha256")
+	commit := new.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	if len(commit) != 64 {
+		t.Fatal(commit)
+	}
+	b.tree(new.URL, "main", commit)
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	var commit string
+	for i := range Depth + 10 {
+		commit = repo.Commit(t, "main", map[string]string{"a": fmt.Sprint(i)}, fmt.Sprint("commit ", i))
+	}
+	dir := b.tree(repo.URL, "main", commit)
+	if got := b.ask(dir, "rev-list", "--count", "HEAD"); got != fmt.Sprint(Depth) {
+		t.Errorf("the tree has %s commits", got)
+	}
+	b.spares(repo.URL, "main", commit, 1)
+	for i := range 3 {
+		commit = repo.Commit(t, "main", map[string]string{"a": fmt.Sprint("more", i)}, "more")
+		dir = b.tree(repo.URL, "main", commit)
+	}
+	if got := b.ask(dir, "rev-list", "--count", "HEAD"); got != fmt.Sprint(Depth) {
+		t.Errorf("after three more the tree has %s commits", got)
+	}
+}
+
+func TestMirrorIsTidied(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	commit := repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	b.tree(repo.URL, "main", commit)
+	b.spares(repo.URL, "main", commit, 1)
+	m := b.sources.mirror(b.remote(repo.URL), false)
+	for i := range manyPacks + 1 {
+		commit = repo.Commit(t, "main", map[string]string{"a": fmt.Sprint(i)}, "more")
+		b.tree(repo.URL, "main", commit)
+		b.ask(m.dir, "repack", "-q")
+	}
+	b.spares(repo.URL, "main", commit, 1)
+	if err := m.tidy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if packs, _ := filepath.Glob(filepath.Join(m.dir, "objects/pack/*.pack")); len(packs) > manyPacks {
+		t.Errorf("%d packs", len(packs))
+	}
+	b.restart()
+	b.tree(repo.URL, "main", commit)
+}
+
+func TestWorkspaceRefuses(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	taken := filepath.Join(b.trees, "taken")
+	if err := os.Mkdir(taken, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		url, branch, dir string
+		kind             sentry.FaultKind
+		message          string
+	}{
+		"no such branch":     {repo.URL, "none", b.nextDir(), sentry.NotFound, "has no branch none"},
+		"no such repository": {b.server.URL + "/none.git", "main", b.nextDir(), sentry.NotFound, "no such repository"},
+		"an option":          {repo.URL, "--upload-pack=x", b.nextDir(), sentry.Invalid, `begins with "-"`},
+		"a pattern":          {repo.URL, "ma*n", b.nextDir(), sentry.Invalid, "git does not allow"},
+		"a folder that is":   {repo.URL, "main", taken, "", "file already exists"},
+		"no parent":          {repo.URL, "main", filepath.Join(b.trees, "no/parent"), "", "no such file"},
+	} {
+		_, err := b.sources.Workspace(t.Context(), b.remote(c.url), Auth{}, c.branch, c.dir, nil)
+		if err == nil || !strings.Contains(err.Error(), c.message) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if c.kind != "" && faultKind(t, err) != c.kind {
+			t.Errorf("%s: %s", name, faultKind(t, err))
+		}
+		if c.dir != taken && exists(c.dir) {
+			t.Errorf("%s: %s was left", name, c.dir)
+		}
+	}
+	if n := len(entries(t, taken)); n != 0 {
+		t.Errorf("the folder that was there has %d entries", n)
+	}
+}
+
+func TestLeftoversOfADeadProcess(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	commit := repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	b.tree(repo.URL, "main", commit)
+	b.spares(repo.URL, "main", commit, 1)
+	b.sources.Close()
+	write(t, filepath.Join(b.folders().Spares, "tree-123/half"))
+	write(t, filepath.Join(b.folders().Spares, ".removing-1/half"))
+	write(t, filepath.Join(b.state, "git/tmp/revision-1/HEAD"))
+	write(t, filepath.Join(b.state, "mirrors/.removing-2/HEAD"))
+	mirror := b.sources.mirror(b.remote(repo.URL), false).dir
+	for _, name := range []string{
+		"shallow.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "refs/heads/main.lock", "objects/pack/tmp_pack_ABC", "objects/12/tmp_obj_x",
+		"objects/pack/.tmp-1-pack-x", "objects/tmp_objdir-incoming-1/pack/x",
+	} {
+		write(t, filepath.Join(mirror, name))
+	}
+	b.restart()
+	commit = repo.Commit(t, "main", map[string]string{"a": "2"}, "second")
+	b.server.Forget()
+	b.tree(repo.URL, "main", commit)
+	b.spares(repo.URL, "main", commit, 1)
+	if n := b.server.Count(gittest.Fetch); n != 1 {
+		t.Errorf("%d fetches", n)
+	}
+	if n := len(entries(t, b.folders().Spares)); n != 1 {
+		t.Errorf("the spares are %v", entries(t, b.folders().Spares))
+	}
+	if exists(filepath.Join(b.state, "git/tmp/revision-1")) || exists(filepath.Join(b.state, "mirrors/.removing-2")) {
+		t.Error("leftovers are still there")
+	}
+	if left, _ := filepath.Glob(filepath.Join(mirror, "objects/pack/*tmp*")); len(left) > 0 {
+		t.Errorf("left in the mirror: %v", left)
+	}
+	if log := b.log.String(); log != "" {
+		t.Errorf("logged: %s", log)
+	}
+}
+
+// Whatever a dead process, a full disk or a person did to the mirror: the next tree is right.
+func TestDamagedMirrors(t *testing.T) {
+	pack := func(dir string) string {
+		found, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.pack"))
+		return found[0]
+	}
+	scribble := func(path string, at int64) error {
+		if err := os.Chmod(path, 0o600); err != nil {
+			return err
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt([]byte("scribble"), at)
+		return f.Close()
+	}
+	for name, damage := range map[string]func(dir string) error{
+		"empty folder":     func(dir string) error { _ = os.RemoveAll(dir); return os.Mkdir(dir, 0o700) },
+		"gone":             os.RemoveAll,
+		"a file":           func(dir string) error { _ = os.RemoveAll(dir); return os.WriteFile(dir, nil, 0o600) },
+		"no HEAD":          func(dir string) error { return os.Remove(filepath.Join(dir, "HEAD")) },
+		"empty HEAD":       func(dir string) error { return os.WriteFile(filepath.Join(dir, "HEAD"), nil, 0o600) },
+		"no objects":       func(dir string) error { return os.RemoveAll(filepath.Join(dir, "objects")) },
+		"no pack":          func(dir string) error { return os.Remove(pack(dir)) },
+		"no index":         func(dir string) error { return os.Remove(strings.TrimSuffix(pack(dir), "pack") + "idx") },
+		"half a pack":      func(dir string) error { return os.Truncate(pack(dir), 100) },
+		"scribbled pack":   func(dir string) error { return scribble(pack(dir), 200) },
+		"scribbled header": func(dir string) error { return scribble(pack(dir), 0) },
+		"broken config":    func(dir string) error { return os.WriteFile(filepath.Join(dir, "config"), []byte("[core"), 0o600) },
+		"broken ref": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "refs/heads/main"), []byte("x\n"), 0o600)
+		},
+		"ref to nothing": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "refs/heads/main"), []byte(strings.Repeat("a", 40)+"\n"), 0o600)
+		},
+		"broken shallow": func(dir string) error { return os.WriteFile(filepath.Join(dir, "shallow"), []byte("x\n"), 0o600) },
+		"hostile config": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "config"), []byte("[core]\n\trepositoryformatversion = 7\n"), 0o600)
+		},
+	} {
+		for _, moved := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, moved %v", name, moved), func(t *testing.T) {
+				t.Parallel()
+				b := newBench(t, Options{})
+				repo := b.server.Repo(t, "qa.git")
+				files := map[string]string{}
+				for i := range 120 { // so many that they come as a pack
+					files[fmt.Sprintf("f%d", i)] = strings.Repeat(fmt.Sprint(i, " "), 50)
+				}
+				commit := repo.Commit(t, "main", files, "first")
+				b.tree(repo.URL, "main", commit)
+				b.sources.Close()
+				if err := damage(b.sources.mirror(b.remote(repo.URL), false).dir); err != nil {
+					t.Fatal(err)
+				}
+				if moved {
+					commit = repo.Commit(t, "main", map[string]string{"f7": "new"}, "second")
+				}
+				b.restart()
+				b.tree(repo.URL, "main", commit)
+			})
+		}
+	}
+}
+
+func TestServerThatBreaksOff(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	commit := repo.Commit(t, "main", map[string]string{"a": rand.Text() + rand.Text() + rand.Text() + rand.Text()}, "first")
+	for _, cut := range []int64{0, 1, 4, 5, 50, 100, 200, 300} {
+		b.server.Intercept(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if strings.HasSuffix(r.URL.Path, "/git-upload-pack") && r.ContentLength > 150 {
+				w = &cutWriter{ResponseWriter: w, left: cut}
+			}
+			next.ServeHTTP(w, r)
+		})
+		dir := b.nextDir()
+		_, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), Auth{}, "main", dir, nil)
+		if err == nil || faultKind(t, err) == sentry.Unauthorized || exists(dir) {
+			t.Errorf("cut after %d bytes: %v", cut, err)
+		}
+	}
+	b.server.Intercept(nil)
+	b.tree(repo.URL, "main", commit)
+}
+
+// cutWriter lets only the first bytes of an answer through.
+type cutWriter struct {
+	http.ResponseWriter
+	left int64
+}
+
+func (c *cutWriter) Write(p []byte) (int, error) {
+	n := min(int64(len(p)), c.left)
+	c.left -= n
+	if _, err := c.ResponseWriter.Write(p[:n]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
