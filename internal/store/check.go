@@ -42,10 +42,10 @@ var rules = []rule{
 	{"a change does not begin where the one before it ended",
 		`SELECT c.repository || '@' || c.branch || ' generation ' || c.generation FROM changes c
 		JOIN changes p ON p.repository = c.repository AND p.branch = c.branch AND p.generation = c.generation - 1 WHERE p.to_commit <> c.from_commit`},
-	{"a change of a watch waits in an older rollout of the group than the change before it",
+	{"a change of a watch is in an older rollout of the group than the change before it",
 		`SELECT c.repository || '@' || c.branch || ' generation ' || c.generation FROM changes c
 		JOIN changes p ON p.repository = c.repository AND p.branch = c.branch AND p.generation = c.generation - 1 AND p.grp = c.grp
-		JOIN rollouts r ON r.sequence = p.rollout AND (r.attempt > 0 OR r.status = 'pending') -- one that was canceled before it began has no place in the order
+		JOIN rollouts r ON r.sequence = p.rollout AND (r.attempt > 0 OR r.status = 'pending') -- one that never began has no place in the order
 		WHERE c.rollout < p.rollout`},
 	{"a rollout answers a change of another group",
 		`SELECT r.sequence || '-' || r.suffix FROM rollouts r JOIN changes c ON c.rollout = r.sequence WHERE c.grp <> r.grp`},

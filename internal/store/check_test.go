@@ -24,7 +24,7 @@ func TestCheck(t *testing.T) {
 		{`DELETE FROM changes WHERE repository = 'a' AND generation = 2`, "changes of a watch are missing: a@main"},
 		{`UPDATE heads SET generation = 5 WHERE repository = 'quiet'`, "changes of a watch are missing: quiet@main"},
 		{`UPDATE changes SET from_commit = 'x' WHERE repository = 'a' AND generation = 3`, "a change does not begin where the one before it ended: a@main generation 3"},
-		{`UPDATE changes SET rollout = 4 WHERE repository = 'a' AND generation = 2`, "a change of a watch waits in an older rollout of the group than the change before it: a@main generation 3"},
+		{`UPDATE changes SET rollout = 4 WHERE repository = 'a' AND generation = 2`, "a change of a watch is in an older rollout of the group than the change before it: a@main generation 3"},
 		{`UPDATE changes SET grp = 'h' WHERE repository = 'a' AND generation = 2`, "a rollout answers a change of another group: 1-"},
 		{`UPDATE changes SET ledger = 10000 WHERE repository = 'a'`, "something is newer than the newest entry of the ledger: a@main"},
 		{`PRAGMA foreign_keys = OFF; DELETE FROM rollouts WHERE sequence = 1; PRAGMA foreign_keys = ON`, "reference is broken: "},

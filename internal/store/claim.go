@@ -31,7 +31,7 @@ type Stray struct {
 // A crash before it returns leaves the rollout pending, or running and found by Left.
 //
 // Errors: ErrStale where a cause joined meanwhile or somebody else has claimed it, ErrFinal where it was canceled,
-// ErrBusy where another rollout of the group runs, ErrNotFound, ErrInvalid for a stray that is not its change.
+// ErrBusy where another rollout of the group runs or an older one waits, ErrNotFound, ErrInvalid for a stray that is not its change.
 func (s *Store) Claim(ctx context.Context, id string, version int64, p Plan) (sentry.Rollout, error) {
 	var claimed sentry.Rollout
 	err := s.write(ctx, func(t *tx) error {
@@ -47,7 +47,7 @@ func (s *Store) Claim(ctx context.Context, id string, version int64, p Plan) (se
 		case v.version != version:
 			return fmt.Errorf("cannot claim rollout %s: %w: version %d was planned, it is at %d", v.ID, ErrStale, version, v.version)
 		}
-		if err := t.idle(v); err != nil {
+		if err := t.itsTurn(v); err != nil {
 			return err
 		}
 		if err := t.handOver(v, p.Strays); err != nil {
@@ -73,13 +73,22 @@ func (s *Store) Claim(ctx context.Context, id string, version int64, p Plan) (se
 	return claimed, err
 }
 
-// idle makes sure that no other rollout of the group runs.
-func (t *tx) idle(v *rolloutRow) error {
-	running, err := t.rollouts(`WHERE status = 'running' AND grp = ?`, v.Group)
-	if err == nil && len(running) > 0 {
-		err = fmt.Errorf("cannot claim rollout %s: %w: %s", v.ID, ErrBusy, running[0].ID)
+// itsTurn makes sure that no other rollout of the group runs, and that no older one waits: an older commit of a branch
+// must not begin after a newer one.
+func (t *tx) itsTurn(v *rolloutRow) error {
+	for _, other := range []struct{ clause, does string }{
+		{`WHERE status = 'running' AND grp = ? AND sequence <> ? LIMIT 1`, "runs"},
+		{`WHERE status = 'pending' AND grp = ? AND sequence < ? LIMIT 1`, "waits for longer"},
+	} {
+		found, err := t.rollouts(other.clause, v.Group, v.sequence)
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			return fmt.Errorf("cannot claim rollout %s: %w: %s %s", v.ID, ErrBusy, found[0].ID, other.does)
+		}
 	}
-	return err
+	return nil
 }
 
 // handOver moves the strays of a rollout to where they belong, or drops them.

@@ -41,8 +41,8 @@ var (
 	ErrFinal = errors.New("ended already")
 	// ErrStale: what the caller decided upon has changed meanwhile. Read again.
 	ErrStale = errors.New("changed meanwhile")
-	// ErrBusy: the group has a rollout that runs. Wait for its end.
-	ErrBusy = errors.New("the group has a running rollout")
+	// ErrBusy: another rollout of the group runs, or an older one waits. Wait for its end.
+	ErrBusy = errors.New("not its turn")
 	// ErrInvalid: the caller asks for what cannot be; a defect of the caller.
 	ErrInvalid = errors.New("impossible")
 )

@@ -10,7 +10,8 @@ import (
 )
 
 // openReadOnly opens the state for looking at it, while a daemon writes or while none does. It takes no lock that a
-// daemon would wait for, and creates nothing.
+// daemon would wait for, and needs no right to write. It creates nothing, with one exception that is SQLite's: beside a
+// log without its shared memory (a copy of a running state) it makes the latter, which holds no data.
 func (s *Store) openReadOnly() error {
 	path := filepath.Join(s.options.Dir, databaseName)
 	marker, err := readSidecar(s.options.Dir)
@@ -30,12 +31,12 @@ func (s *Store) openReadOnly() error {
 }
 
 // readersOf chooses how to read. Where a daemon has been, its log and shared memory are beside the database, and are
-// used as by any other reader. Without them there is nothing but the file: nobody has it open, and SQLite is told that
-// it does not change, because it would make the two otherwise.
+// used as by any other reader. Without them, and with nothing in the log, there is nothing but the file: nobody has it
+// open, and SQLite is told that it does not change, because it would make the two otherwise.
 func (s *Store) readersOf(path string) *readers {
-	_, log := os.Stat(path + "-wal")
-	_, shared := os.Stat(path + "-shm")
-	if errors.Is(log, fs.ErrNotExist) && errors.Is(shared, fs.ErrNotExist) {
+	log, noLog := os.Stat(path + "-wal")
+	_, noShared := os.Stat(path + "-shm")
+	if errors.Is(noLog, fs.ErrNotExist) || errors.Is(noShared, fs.ErrNotExist) && log != nil && log.Size() == 0 {
 		return newReaders(s.name(path, url.Values{"immutable": {"1"}}))
 	}
 	return newReaders(s.name(path, nil))

@@ -33,7 +33,8 @@ func TestLookingCreatesNothing(t *testing.T) {
 	whole := furnished(t)
 	alone := t.TempDir() // a copy of state.db and nothing else
 	noError(t, os.WriteFile(filepath.Join(alone, databaseName), must(os.ReadFile(filepath.Join(whole, databaseName)))(t), 0o600))
-	for name, dir := range map[string]string{"after a clean end": whole, "a lone copy": alone} {
+	copied := copyState(t, whole) // without the shared memory
+	for name, dir := range map[string]string{"after a clean end": whole, "a lone copy": alone, "a whole copy": copied} {
 		contents := func() map[string]string {
 			all := map[string]string{}
 			for _, f := range files(t, dir) {

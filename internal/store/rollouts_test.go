@@ -141,7 +141,12 @@ func TestClaim(t *testing.T) {
 	record(t, s, see("a", "3"))
 	next := pending(t, s, "g")
 	_, err = s.Claim(t.Context(), next.Rollout.ID, next.Version, planFor(next))
-	wants(t, err, ErrBusy)
+	wants(t, err, ErrBusy) // one runs
+	record(t, s, see("z", "1").in("i"), see("z", "2").in("i").queued(sentry.Every), see("z", "3").in("i").queued(sentry.Every))
+	every := must(s.Pending(t.Context()))(t)[1:]
+	_, err = s.Claim(t.Context(), every[1].Rollout.ID, every[1].Version, planFor(every[1]))
+	wants(t, err, ErrBusy) // an older one waits
+	claim(t, s, every[0])
 	if later := must(s.Later(t.Context(), "g", r.ID))(t); len(later) != 1 || later[0].To != "3" {
 		t.Errorf("later changes %+v", later)
 	}
