@@ -12,6 +12,14 @@ import (
 	"github.com/gofrs/flock"
 )
 
+// A Sentry that is killed while it starts another program leaves its files, and with them the lock, to the child until
+// that has become the other program. It is a matter of milliseconds, but whoever starts the next one at once must not be
+// told that there still is a first.
+const (
+	lockPatience = 3 * time.Second
+	lockPause    = 20 * time.Millisecond
+)
+
 // takeLock takes the exclusive lock of a state directory and writes into its file who holds it. The kernel gives it back
 // when the process ends, however it ends; the file stays.
 //
@@ -20,6 +28,9 @@ func takeLock(dir, owner string, now time.Time) (*flock.Flock, error) {
 	path := filepath.Join(dir, lockName)
 	lock := flock.New(path, flock.SetPermissions(0o600))
 	ok, err := lock.TryLock()
+	for start := time.Now(); err == nil && !ok && time.Since(start) < lockPatience; ok, err = lock.TryLock() {
+		time.Sleep(lockPause)
+	}
 	switch {
 	case errors.Is(err, fs.ErrPermission), isReadOnlyFS(err):
 		return nil, fmt.Errorf("%w: cannot lock %s: %w", ErrReadOnly, dir, err)

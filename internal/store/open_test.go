@@ -12,7 +12,9 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/google/go-cmp/cmp"
 	"github.com/ncruces/go-sqlite3"
 
@@ -89,6 +91,21 @@ func TestLock(t *testing.T) {
 	}
 	if _, err := Open(t.Context(), Options{Dir: dir}); !errors.As(err, &locked) {
 		t.Errorf("a second time in one process: %v", err)
+	}
+}
+
+// TestLockIsWaitedFor: what a killed process leaves to a child for a moment does not keep the next one from starting.
+func TestLockIsWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	closed(t, openDir(t, dir))
+	held := flock.New(filepath.Join(dir, lockName))
+	if ok := must(held.TryLock())(t); !ok {
+		t.Fatal("the lock is not free")
+	}
+	released := time.AfterFunc(200*time.Millisecond, func() { _ = held.Unlock() })
+	defer released.Stop()
+	if s := openDir(t, dir); s.Epoch() != 2 {
+		t.Errorf("epoch %d", s.Epoch())
 	}
 }
 
