@@ -16,7 +16,7 @@ import (
 // that has become the other program. It is a matter of milliseconds, but whoever starts the next one at once must not be
 // told that there still is a first.
 const (
-	lockPatience = 3 * time.Second
+	lockPatience = 2 * time.Second
 	lockPause    = 20 * time.Millisecond
 )
 
