@@ -379,7 +379,7 @@ func TestSparesOtherProcesses(t *testing.T) {
 // Orphans that git leaves (it is killed, its helper is not) are not ended, but do not stay as zombies.
 func TestReapsOrphansOfOtherProcesses(t *testing.T) {
 	b := newBench(t)
-	cmd := exec.Command("bash", "-c", "sleep 0.2 & echo $!; exec sleep 100")
+	cmd := exec.Command("bash", "-c", "sleep 2 & echo $!; exec sleep 100")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -400,7 +400,10 @@ func TestReapsOrphansOfOtherProcesses(t *testing.T) {
 	if err := syscall.Kill(orphan, 0); err != nil {
 		t.Errorf("the orphan was ended: %v", err)
 	}
-	if res, _ := b.run("sleep 0.4"); !res.Succeeded() { // it ends meanwhile, and is taken away, see newBench
+	for !gonePid(orphan) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if res, _ := b.run("true"); !res.Succeeded() { // it is taken away now, see newBench
 		t.Error(res.Reason())
 	}
 }

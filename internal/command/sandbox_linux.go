@@ -122,9 +122,13 @@ func vanished(err error) bool {
 // grant opens paths that may be below a protected one.
 func (r *ruleset) grant(p *policy, paths []string, rights uint64) error {
 	for _, path := range paths {
+		rights := rights
 		path, err := p.grant(path)
 		if err != nil {
 			return err
+		}
+		if info, err := os.Lstat(path); err == nil && !info.IsDir() {
+			rights &= fileRights
 		}
 		if err := r.open(path, rights); err != nil {
 			return err

@@ -23,19 +23,23 @@ type MaskWriter struct {
 // writeChunk bounds in bytes how much is copied before it is passed on.
 const writeChunk = 64 << 10
 
-// Write masks p and passes on what is decided. The error is that of the writer below; after one the stream is to be
-// given up.
+// Write masks p and passes on what is decided. The error is the first one of the writer below, which then lacks
+// something; what is written later is masked all the same.
 func (w *MaskWriter) Write(p []byte) (int, error) {
 	w.refresh()
 	if w.search == nil {
 		return w.w.Write(p)
 	}
-	for done := 0; done < len(p); {
-		n := min(len(p)-done, writeChunk)
-		if err := w.write(p[done : done+n]); err != nil {
-			return done, err
+	var first error
+	for rest := p; len(rest) > 0; {
+		n := min(len(rest), writeChunk)
+		if err := w.write(rest[:n]); first == nil {
+			first = err
 		}
-		done += n
+		rest = rest[n:]
+	}
+	if first != nil {
+		return 0, first
 	}
 	return len(p), nil
 }
@@ -60,11 +64,9 @@ func (w *MaskWriter) write(p []byte) error {
 	}
 	w.state, w.spans = w.search.scan(text, from, w.state, w.spans)
 	decided := w.decided(len(text))
-	if err := w.pass(text[:decided]); err != nil {
-		return err
-	}
+	err := w.pass(text[:decided])
 	w.held = append(w.held[:0], text[decided:]...)
-	return nil
+	return err
 }
 
 // decided gives how many bytes of the length bytes at hand no future occurrence can change: those before the beginning
