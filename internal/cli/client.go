@@ -125,6 +125,12 @@ func dial(ctx context.Context, p place) (*client, error) {
 // maxAnswer bounds what is read of an answer: the status of 100,000 watches is some 30 MiB.
 const maxAnswer = 256 << 20
 
+// How long an answer may take: longer than the server itself gives an action, but nobody looks at nothing for long.
+const (
+	lookTimeout = 10 * time.Second
+	actTimeout  = 45 * time.Second
+)
+
 // get asks for a thing.
 func (c *client) get(ctx context.Context, path string, q url.Values, into any) error {
 	return c.do(ctx, http.MethodGet, path, q, nil, into)
@@ -136,6 +142,14 @@ func (c *client) post(ctx context.Context, path string, body, into any) error {
 }
 
 func (c *client) do(ctx context.Context, method, path string, q url.Values, body, into any) error {
+	patience := lookTimeout
+	if method != http.MethodGet {
+		patience = actTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, &problem{
+		code: exitUnreachable, message: fmt.Sprintf("the daemon of %s has not answered for %s", c.place.stateDir, patience), hint: "it is there but stuck: its log says more",
+	})
+	defer cancel()
 	response, err := c.send(ctx, method, path, q, body)
 	if err != nil {
 		return err
@@ -165,7 +179,9 @@ func (c *client) stream(ctx context.Context, path string, q url.Values) (io.Read
 
 // send gives an answer that is a success; its body is the caller's.
 func (c *client) send(ctx context.Context, method, path string, q url.Values, body any) (*http.Response, error) {
-	u := url.URL{Scheme: "http", Host: "sentry", RawQuery: q.Encode()}
+	base := url.URL{Scheme: "http", Host: "sentry", Path: "/"}
+	target := base.JoinPath(server.Prefix, path)
+	target.RawQuery = q.Encode()
 	var content io.Reader = http.NoBody
 	if body != nil {
 		text, err := json.Marshal(body)
@@ -174,12 +190,10 @@ func (c *client) send(ctx context.Context, method, path string, q url.Values, bo
 		}
 		content = bytes.NewReader(text)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, u.String(), content)
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), content)
 	if err != nil {
 		return nil, err
 	}
-	request.URL = u.JoinPath(server.Prefix, path)
-	request.URL.RawQuery = q.Encode()
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}

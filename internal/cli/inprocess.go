@@ -39,7 +39,7 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	<-w.begun
 	return &http.Response{
 		Status: http.StatusText(w.status), StatusCode: w.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: w.header, ContentLength: -1, Request: r,
+		Header: w.sent, ContentLength: -1, Request: r,
 		Body: &pipeBody{PipeReader: reader, cancel: cancel, ended: ended},
 	}, nil
 }
@@ -49,8 +49,9 @@ type pipeWriter struct {
 	body   *io.PipeWriter
 	header http.Header
 	status int
+	sent   http.Header // header as it was when the answer began
 	once   sync.Once
-	begun  chan struct{} // closed when status and header are final
+	begun  chan struct{} // closed when status and sent are final
 }
 
 func (w *pipeWriter) Header() http.Header { return w.header }
@@ -58,7 +59,7 @@ func (w *pipeWriter) Header() http.Header { return w.header }
 func (w *pipeWriter) WriteHeader(status int) {
 	w.once.Do(func() {
 		w.status = status
-		w.header = w.header.Clone() // what the handler does to its own from now on is not seen
+		w.sent = w.header.Clone()
 		close(w.begun)
 	})
 }

@@ -3,9 +3,13 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
 
 	"sentry/internal/config"
 )
@@ -62,7 +66,43 @@ func (a *app) locate() (place, error) {
 	case a.missing():
 		return place{}, a.noConfig(err)
 	}
+	if dir, ok := glimpse(a.flags.config); ok {
+		a.note("%s is not valid (see `sentry validate`); looking at %s all the same", a.flags.config, dir)
+		return place{stateDir: dir}, nil
+	}
 	p := explain(a.root.Context(), err)
 	p.hint = "the state directory is named in it; --state-dir names it without"
 	return place{}, p
+}
+
+// glimpse reads nothing but the state directory of a configuration that is wrong elsewhere: whoever has just broken it
+// wants to see what the daemon makes of it. It reports false where that is in doubt.
+func glimpse(file string) (string, bool) {
+	const limit = 1 << 20
+	f, err := os.Open(file)
+	if err != nil {
+		return "", false
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit))
+	if err != nil || len(text) == limit {
+		return "", false
+	}
+	var seen struct {
+		Global struct {
+			StateDir string `yaml:"state_dir"`
+		} `yaml:"global"`
+	}
+	switch err := yaml.Unmarshal(text, &seen); {
+	case err != nil, strings.Contains(seen.Global.StateDir, "$"):
+		return "", false
+	case seen.Global.StateDir == "":
+		dir := config.DefaultStateDir()
+		_, err := os.Stat(dir)
+		return dir, err == nil
+	case filepath.IsAbs(seen.Global.StateDir):
+		return filepath.Clean(seen.Global.StateDir), true
+	}
+	dir, err := filepath.Abs(filepath.Join(filepath.Dir(file), seen.Global.StateDir))
+	return dir, err == nil
 }

@@ -104,7 +104,7 @@ func (a *app) report(p *problem) {
 	}
 }
 
-// note tells a person how things go on.
+// note tells a person how things go on. Nothing in it may be painted already.
 func (a *app) note(format string, args ...any) {
 	fmt.Fprintln(a.err, logger.Sanitize(fmt.Sprintf(format, args...)))
 }

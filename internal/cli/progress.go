@@ -93,6 +93,9 @@ func outcome(s sentry.Status, reason string) string {
 	if reason == "" || s == sentry.Succeeded {
 		return words(s)
 	}
+	if strings.HasPrefix(reason, words(s)) { // it says so itself
+		return reason
+	}
 	return words(s) + ": " + reason
 }
 

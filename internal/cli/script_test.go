@@ -1,3 +1,5 @@
+//go:build !windows
+
 package cli
 
 import (
@@ -19,13 +21,6 @@ import (
 
 	"sentry/internal/git/gittest"
 )
-
-func TestMain(m *testing.M) {
-	time.Local = testZone // what people see is in their own zone
-	testscript.Main(m, map[string]func(){
-		"sentry": func() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ())) },
-	})
-}
 
 // TestScripts runs the scripts below testdata: they specify the command line, with the real daemon, real git over HTTP
 // and real commands. Each has a Git server of its own at $GIT.
@@ -84,6 +79,7 @@ func (w *scriptWorld) killAll() {
 		default:
 		}
 		_ = s.cmd.Process.Signal(syscall.SIGTERM)
+		_ = s.cmd.Process.Signal(syscall.SIGCONT)
 		select {
 		case <-s.done:
 		case <-time.After(15 * time.Second):
@@ -124,7 +120,7 @@ func cmdPush(ts *testscript.TestScript, neg bool, args []string) {
 		path, file, _ := strings.Cut(pair, "=")
 		files = append(files, gittest.File{Path: path, Content: ts.ReadFile(file), Mode: "100755"})
 	}
-	message := strings.NewReplacer(`\e`, "\x1b", `\a`, "\a").Replace(args[1])
+	message := strings.NewReplacer(`\e`, "\x1b", `\a`, "\a", `\r`, "\u202e").Replace(args[1])
 	ts.Setenv("COMMIT", w.repos[name].CommitFiles(w.t, branch, files, message))
 }
 
@@ -200,11 +196,11 @@ func lookIn(path, name string) (string, error) {
 	return "", exec.ErrNotFound
 }
 
-var signals = map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL, "HUP": syscall.SIGHUP}
+var signals = map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL, "HUP": syscall.SIGHUP, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT}
 
-// signal NAME INT|TERM|KILL|HUP: sends a signal to a process in the background.
+// signal NAME INT|TERM|KILL|HUP|STOP|CONT: sends a signal to a process in the background.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) == 2 && worldOf(ts).started[args[0]] != nil, "signal NAME INT|TERM|KILL|HUP")
+	need(ts, neg, len(args) == 2 && worldOf(ts).started[args[0]] != nil, "signal NAME INT|TERM|KILL|HUP|STOP|CONT")
 	ts.Check(worldOf(ts).started[args[0]].cmd.Process.Signal(signals[args[1]]))
 }
 
@@ -235,7 +231,7 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
 	last := ""
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if args[1] == "-file" {
 			text, _ := os.ReadFile(ts.MkAbs(args[2]))
 			last = string(text)

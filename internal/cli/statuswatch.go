@@ -26,13 +26,14 @@ func (a *app) followStatus(ctx context.Context, groups []string) error {
 			err = v.follow(ctx, c)
 			err = errors.Join(err, c.Close())
 		}
-		switch p := explain(ctx, err); {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return silent(exitInterrupted) // that is how this ends
-		case err == nil: // another one answers from now on
-		case first || p.code != exitUnreachable:
-			return err
-		default:
+		}
+		if err != nil { // else another one may answer from now on
+			p := explain(ctx, err)
+			if first || p.code != exitUnreachable {
+				return err
+			}
 			v.say(p.message)
 		}
 		select {

@@ -167,7 +167,8 @@ func (a *app) verdict(rollouts []sentry.Rollout) error {
 	}
 	for _, r := range rollouts {
 		if r.Status != sentry.Succeeded {
-			a.note("%s: %s", a.err.paint(colourOf(r.Status), r.ID+" of group "+r.Group), outcome(r.Status, r.Reason))
+			head := a.err.paint(colourOf(r.Status), tidy(r.ID+" of group "+r.Group))
+			fmt.Fprintf(a.err, "%s: %s\n", head, tidy(outcome(r.Status, r.Reason)))
 			a.note("  `sentry show %s` has the details, `sentry logs %s` the output", r.ID, r.ID)
 		}
 	}

@@ -136,14 +136,14 @@ func repositoryNames(cfg *config.Config) []string {
 	return names
 }
 
-// nearest gives the name that is at most a third of its letters away from what was written, "" where there is none.
+// nearest gives the name that is few letters away from what was written, "" where there is none.
 func nearest(written string, names []string) string {
 	best, distance := "", len(written)+1
 	for _, name := range names {
 		if len(name) > 200 || len(written) > 200 {
 			continue
 		}
-		if d := edits(strings.ToLower(written), strings.ToLower(name)); d < distance && d <= max(1, len(name)/3) {
+		if d := edits(strings.ToLower(written), strings.ToLower(name)); d < distance && d <= max(1, min(len(name)/2, 3)) {
 			best, distance = name, d
 		}
 	}

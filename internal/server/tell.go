@@ -222,11 +222,13 @@ func tellRollout(r sentry.Rollout, now time.Time) string {
 	return text + "."
 }
 
-// Took writes a duration for people: "0.4s", "42s", "3m20s", "2h5m", "3d4h".
+// Took writes a duration for people: "40ms", "0.4s", "42s", "3m20s", "2h5m", "3d4h".
 func Took(d time.Duration) string {
 	switch {
-	case d < 0:
+	case d < time.Millisecond:
 		return "0s"
+	case d < 100*time.Millisecond:
+		return fmt.Sprintf("%dms", d.Milliseconds())
 	case d < 10*time.Second:
 		return strings.TrimSuffix(fmt.Sprintf("%.1f", d.Truncate(100*time.Millisecond).Seconds()), ".0") + "s"
 	case d < time.Minute:

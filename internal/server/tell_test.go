@@ -89,7 +89,7 @@ func TestSentences(t *testing.T) {
 
 func TestDurationsForPeople(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		-time.Second: "0s", 0: "0s", 49 * time.Millisecond: "0s", 450 * time.Millisecond: "0.4s", 2 * time.Second: "2s", 9990 * time.Millisecond: "9.9s",
+		-time.Second: "0s", 0: "0s", 999 * time.Microsecond: "0s", 49 * time.Millisecond: "49ms", 100 * time.Millisecond: "0.1s", 450 * time.Millisecond: "0.4s", 2 * time.Second: "2s", 9990 * time.Millisecond: "9.9s",
 		42*time.Second + 900*time.Millisecond: "42s", time.Minute: "1m", 200 * time.Second: "3m20s", time.Hour: "1h", 125 * time.Minute: "2h5m", 76 * time.Hour: "3d4h",
 	} {
 		if got := Took(d); got != want {
