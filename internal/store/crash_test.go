@@ -16,7 +16,7 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	random := rand.New(rand.NewPCG(7, 8))
 	told := 0
-	for range 12 * *rounds {
+	for range 6 * *rounds {
 		writer := as(t, "write", dir)
 		out := must(writer.StdoutPipe())(t)
 		noError(t, writer.Start())

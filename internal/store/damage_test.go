@@ -76,9 +76,13 @@ func TestFlippedBytes(t *testing.T) {
 	for i := range 100 { // the whole header
 		offsets = append(offsets, i)
 	}
-	for page := range len(good) / pageSize { // the head of the page, something within, its checksum
+	for page := range len(good) / pageSize { // something within, and of the head of the page or its checksum
 		base := page * pageSize
-		offsets = append(offsets, base+random.IntN(8), base+8+random.IntN(pageSize-16), base+pageSize-1-random.IntN(8))
+		edge := base + random.IntN(8)
+		if page%2 == 0 {
+			edge = base + pageSize - 1 - random.IntN(8)
+		}
+		offsets = append(offsets, base+8+random.IntN(pageSize-16), edge)
 	}
 	atOpen, atRead, atCheck := 0, 0, 0
 	for i, offset := range offsets {
@@ -172,7 +176,7 @@ func TestFlippedBytesInTheLog(t *testing.T) {
 	for i := range logHeader {
 		offsets = append(offsets, i)
 	}
-	for frame := logHeader; frame < len(good); frame += frameHeader + pageSize {
+	for frame := logHeader; frame < len(good); frame += 2 * (frameHeader + pageSize) {
 		offsets = append(offsets, frame+random.IntN(8), frame+8+random.IntN(16), frame+frameHeader+random.IntN(pageSize))
 	}
 	refused, lost := 0, 0
@@ -210,7 +214,7 @@ func TestCutLog(t *testing.T) {
 	dir := crashed(t, n)
 	size := len(must(os.ReadFile(filepath.Join(dir, "state.db-wal")))(t))
 	last := n
-	for length := size; length >= 0; length -= 5021 {
+	for length := size; length >= 0; length -= 9973 {
 		copied := copyState(t, dir)
 		noError(t, os.Truncate(filepath.Join(copied, "state.db-wal"), int64(length)))
 		s, err := Open(t.Context(), Options{Dir: copied})

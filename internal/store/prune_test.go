@@ -23,11 +23,15 @@ func rows(t testing.TB, s *Store, table string) (n int) {
 // runs goes, however old it is.
 func TestPrune(t *testing.T) {
 	s := inMemory(t)
+	of := map[string][]string{} // by group: what has ended
 	record(t, s, see("a", "0"), see("b", "0").in("h"), see("old", "0").in("old"), see("old", "1").in("old"))
 	runs := claim(t, s, pending(t, s, "old"))
-	record(t, s, see("old", "2").in("old"))
-	waits := pending(t, s, "old")
-	var of = map[string][]string{}
+	waits := record(t, s, see("old", "2").in("old")).Rollout
+	for i := range 6 { // that end before those two
+		id := record(t, s, see("old", commitOf(i)).in("old").queued(sentry.Every)).Rollout
+		must(s.Cancel(t.Context(), id, "x", ""))(t)
+		of["old"] = append(of["old"], id)
+	}
 	for i := 1; i <= 7; i++ {
 		record(t, s, see("a", fmt.Sprint(i)), see("b", fmt.Sprint(i)).in("h"))
 		for _, group := range []string{"g", "h"} {
@@ -38,14 +42,14 @@ func TestPrune(t *testing.T) {
 		}
 	}
 	removed := must(s.Prune(t.Context(), Retention{RolloutsPerGroup: 4}))(t)
-	if got, want := fmt.Sprint(removed), fmt.Sprint(of["g"][:3]); got != want {
+	if got, want := fmt.Sprint(removed), fmt.Sprint(append(of["old"][:2:2], of["g"][:3]...)); got != want {
 		t.Errorf("removed %s, want %s", got, want)
 	}
 	for _, id := range of["g"][:3] {
 		_, err := s.Rollout(t.Context(), id)
 		wants(t, err, ErrNotFound)
 	}
-	for _, id := range append(of["g"][3:], append(of["h"], runs.ID, waits.Rollout.ID)...) {
+	for _, id := range append(of["g"][3:], append(of["h"], runs.ID, waits)...) {
 		r := must(s.Rollout(t.Context(), id))(t)
 		if len(r.Trigger.Changes) == 0 {
 			t.Errorf("%s has lost its changes", id)
