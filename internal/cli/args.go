@@ -28,7 +28,11 @@ func rewrite(args []string) ([]string, error) {
 			out = append(out, arg)
 			continue
 		}
-		if name != "action" {
+		switch {
+		case name == "version" && !assigned:
+			out = append(out, name) // a verb here; everybody tries the flag
+			continue
+		case name != "action":
 			out = append(out, "--"+arg[dashes:])
 			continue
 		}

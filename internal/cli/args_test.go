@@ -20,6 +20,8 @@ func TestRewrite(t *testing.T) {
 		{"validate -c F -o json", "validate -c F -o json"},
 		{"-state-dir=/x status -log-level debug", "--state-dir=/x status --log-level debug"},
 		{"-help", "--help"},
+		{"--version", "version"},
+		{"-version -o json", "version -o json"},
 		{"trigger -- -config", "trigger -- -config"},
 		{"-action=trigger -- -action", "trigger -- -action"},
 		{"-action watch -action=watch", "watch"},

@@ -28,7 +28,6 @@ The older form, sentry [-config F] -action=validate|trigger|watch, does the same
 
 Exit codes: 0 ok, 1 the rollout or a check failed, 2 wrong usage or configuration, 3 the daemon cannot be reached,
 4 not allowed, 5 not found, 6 timed out waiting, 130 interrupted.`,
-		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,7 +49,6 @@ Exit codes: 0 ok, 1 the rollout or a check failed, 2 wrong usage or configuratio
 		return p
 	}
 	root.SuggestionsMinimumDistance = 2
-	root.SetVersionTemplate("sentry {{.Version}}\n")
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
 		// Somebody forgot to say what to do: that is a mistake, so the help is no data.
 		cmd.SetOut(a.err.Writer)
