@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/ncruces/go-sqlite3"
 )
@@ -70,7 +71,7 @@ func explain(err error) error {
 		return fmt.Errorf("%w: stop sentry, run `sentry state check`, restore a copy (%w)", ErrCorrupt, err)
 	case code == sqlite3.CONSTRAINT:
 		return fmt.Errorf("%w: the database refuses it (%w)", ErrInvalid, err)
-	case code == sqlite3.READONLY, code == sqlite3.PERM:
+	case code == sqlite3.READONLY, code == sqlite3.PERM, errors.Is(err, fs.ErrPermission), isReadOnlyFS(err):
 		return fmt.Errorf("%w: check permissions and mount options (%w)", ErrReadOnly, err)
 	}
 	return err

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -19,6 +20,7 @@ var roles = map[string]func(dir string) error{
 	"hold":  roleHold,
 	"write": roleWrite,
 	"look":  roleLook,
+	"try":   roleTry,
 }
 
 const roleVariable = "SENTRY_STORE_TEST_ROLE"
@@ -81,6 +83,19 @@ func roleWrite(dir string) error {
 		}
 		fmt.Println(n)
 	}
+}
+
+// roleTry tries to open the state for writing, and says whether that is refused because it cannot be written.
+func roleTry(dir string) error {
+	s, err := Open(context.Background(), Options{Dir: dir})
+	if err == nil {
+		return errors.Join(errors.New("it was opened"), s.Close())
+	}
+	if !errors.Is(err, ErrReadOnly) {
+		return err
+	}
+	fmt.Println("refused")
+	return nil
 }
 
 // roleLook opens the state for reading and prints what the counter stands at.

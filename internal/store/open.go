@@ -270,6 +270,10 @@ func (s *Store) close() error {
 // settle moves the log into the database, so that a copy of state.db alone is the whole state, and notes how far it is.
 func (s *Store) settle() error {
 	c := s.writer.conn
+	if err := c.BusyTimeout(time.Second); err != nil {
+		return err
+	}
+	// A reader in another process may keep it from that; then the log stays, and is complete.
 	if _, _, err := c.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE); err != nil && !errors.Is(err, sqlite3.BUSY) {
 		return err
 	}

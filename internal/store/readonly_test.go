@@ -96,18 +96,23 @@ func TestUnwritable(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no modes here")
 	}
-	dir := furnished(t)
-	asNobody(t, dir, "look", "", func(dir string) {
+	locked := func(dir string) {
 		for _, f := range files(t, dir) {
 			noError(t, os.Chmod(filepath.Join(dir, f), 0o444))
 		}
 		noError(t, os.Chmod(dir, 0o555))
-	})
-	asNobody(t, crashed(t, 5), "look", "5", func(dir string) { // all of it is in the log
-		noError(t, os.WriteFile(filepath.Join(dir, "state.db-shm"), nil, 0o444))
+	}
+	asNobody(t, furnished(t), "look", "", locked)
+	inLog := crashed(t, 5)
+	noError(t, os.WriteFile(filepath.Join(inLog, "state.db-shm"), nil, 0o600))
+	asNobody(t, inLog, "look", "5", locked)
+	asNobody(t, inLog, "try", "refused", locked)
+	asNobody(t, inLog, "try", "refused", func(dir string) { // all but the database can be written
 		for _, f := range files(t, dir) {
-			noError(t, os.Chmod(filepath.Join(dir, f), 0o444))
+			noError(t, os.Chmod(filepath.Join(dir, f), 0o666))
 		}
-		noError(t, os.Chmod(dir, 0o555))
+		noError(t, os.Chmod(filepath.Join(dir, databaseName), 0o444))
+		noError(t, os.Chmod(dir, 0o777))
 	})
+	asNobody(t, t.TempDir(), "try", "refused", locked)
 }

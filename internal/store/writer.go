@@ -123,9 +123,9 @@ func (w *writer) nudge() {
 
 // write runs a closure in the next transaction and returns when that is on disk, or failed. A caller that gives up
 // before the closure was begun gets the error of its context and nothing happened; afterwards its end is waited for, so
-// that an error always means: not recorded.
+// that an error always means: not recorded. (ErrPoisoned is the exception: nobody knows.)
 func (w *writer) write(ctx context.Context, run func(*tx) error) error {
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	j := &job{run: run, done: make(chan struct{})}
