@@ -355,8 +355,13 @@ func TestMaskWriterAfterErrors(t *testing.T) {
 		text    string
 		failing bool
 	}{
-		{"one abcde", false}, {"fgh", true}, {"ij two abc", true}, {"defghij three abcdefghij ab", true}, {"cdefghij four", false},
-		{strings.Repeat("-", 2*writeChunk) + " abcd", true}, {"efghij five", false},
+		{"one abcde", false},
+		{"fgh", true},
+		{"ij two abc", true},
+		{"defghij three abcdefghij ab", true},
+		{"cdefghij four", false},
+		{strings.Repeat("-", 2*writeChunk) + " abcd", true},
+		{"efghij five", false},
 	} {
 		failing = step.failing
 		if _, err := w.Write([]byte(step.text)); err != nil && !failing {
