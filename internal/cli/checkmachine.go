@@ -24,7 +24,7 @@ func checkMachine(ctx context.Context, cfg *config.Config) []finding {
 		list = append(list, finding{checkOK, "sandbox", "commands are confined as far as Sentry knows how to", ""})
 	} else {
 		for _, l := range limits {
-			list = append(list, finding{checkWarn, "sandbox", l, "let only trusted commands run here, or move to a newer Linux"})
+			list = append(list, finding{checkWarn, "sandbox", l, "until that is mended, let only trusted commands run here"})
 		}
 	}
 	list = append(list, checkState(ctx, cfg))

@@ -16,8 +16,7 @@ import (
 	"sentry/internal/logger"
 )
 
-// Main carries out one command line and gives its exit code. Nothing else of the process's arguments, streams or
-// environment is looked at by this package.
+// Main carries out one command line and gives its exit code. It takes over the signals of the process until then.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
 	ctx, stop := interruptible(context.Background())
 	defer stop()

@@ -75,6 +75,7 @@ func (v *statusView) follow(ctx context.Context, c *client) error {
 		if err := v.show(ctx, c); err != nil {
 			return err
 		}
+		took := time.Since(asked)
 		if !c.remote { // look again whether a daemon is there now
 			return nil
 		}
@@ -84,10 +85,10 @@ func (v *statusView) follow(ctx context.Context, c *client) error {
 				return context.Cause(ctx)
 			case <-wake:
 				news = true
-				time.Sleep(calm)
+				time.Sleep(max(calm, took)) // looking must not be what keeps the daemon busy
 			case <-tick.C:
 				v.draw()
-				news = time.Since(asked) > slowly
+				news = time.Since(asked) > max(slowly, 10*took)
 			}
 		}
 	}

@@ -41,8 +41,9 @@ func (h *handler) events(w http.ResponseWriter, r *http.Request) error {
 		case <-alive.C:
 			_, err = io.WriteString(out, ": alive\n\n")
 		case <-changed:
+			begun := time.Now()
 			if seen, err = h.sendChanges(r.Context(), out, seen); err == nil {
-				time.Sleep(calm)
+				time.Sleep(max(calm, time.Since(begun))) // a listener takes at most half of a processor
 			}
 		}
 		if err != nil {

@@ -725,3 +725,39 @@ func TestServerHasLimits(t *testing.T) {
 		t.Errorf("healthz: %d %s", w.Code, body)
 	}
 }
+
+// BenchmarkStatus is the status of 10,000 groups with 10 watches each.
+func BenchmarkStatus(b *testing.B) {
+	s, err := store.Open(b.Context(), store.Options{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	main, err := sentry.ParsePattern("b*")
+	if err != nil {
+		b.Fatal(err)
+	}
+	cfg := &config.Config{}
+	for i := range 10_000 {
+		name := fmt.Sprintf("r%d", i)
+		cfg.Groups = append(cfg.Groups, config.Group{Name: name})
+		cfg.Repositories = append(cfg.Repositories, config.Repository{Name: name, Group: name, Monitor: config.Monitor{Branches: []sentry.Pattern{main}}})
+		var list []store.Observation
+		for j := range 10 {
+			list = append(list, store.Observation{Watch: sentry.Watch{Repository: name, Branch: fmt.Sprintf("b%d", j)}, Revision: sentry.Revision{Commit: commit("a")}, Group: name})
+		}
+		if _, err := s.RecordChanges(b.Context(), list); err != nil {
+			b.Fatal(err)
+		}
+	}
+	h := Handler(Options{Store: s, Config: func() *config.Config { return cfg }})
+	b.ResetTimer()
+	for b.Loop() {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", Prefix+"/status", nil))
+		if w.Code != 200 {
+			b.Fatal(w.Body)
+		}
+		b.ReportMetric(float64(w.Body.Len()), "bytes")
+	}
+}
