@@ -205,7 +205,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 		_ = s.Close()
 	})
 	defer stop()
-	if err := s.Serve(d.socket.Listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err := s.Serve(d.socket); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("cannot answer on %s: %w", d.socket.path, err)
 	}
 	return nil

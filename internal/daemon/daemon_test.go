@@ -25,6 +25,28 @@ import (
 	"sentry/internal/store"
 )
 
+// TestMain lets this program be a command that asks a daemon over its socket.
+func TestMain(m *testing.M) {
+	if path := os.Getenv("ASK_SOCKET"); path != "" {
+		answer, err := asker(path).Get("http://sentry/healthz")
+		if err != nil {
+			fmt.Println("refused:", err)
+			return
+		}
+		fmt.Println("answered:", answer.Status)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// asker gives a client that asks over a socket.
+func asker(path string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}}}
+}
+
 // world is a forge with two upstreams and a QA repository, and a daemon that watches them.
 type world struct {
 	t      *testing.T
@@ -441,10 +463,7 @@ func TestTheSocketAnswers(t *testing.T) {
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket has mode %s", info.Mode().Perm())
 	}
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", path)
-	}}}
+	client := asker(path)
 	defer client.CloseIdleConnections()
 	answer, err := client.Get("http://sentry/healthz")
 	if err != nil {
@@ -453,6 +472,25 @@ func TestTheSocketAnswers(t *testing.T) {
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		t.Errorf("answered %s", answer.Status)
+	}
+}
+
+func TestCommandsCannotAsk(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, fmt.Sprintf(`ASK_SOCKET="$PWD/../../../sentry.sock" %q > "$WITNESS/answer" 2>&1`, self), "")
+	_, stop := w.start()
+	w.baselines()
+	w.a.Commit(t, "main", nil, "go")
+	if r := w.rollout("1", sentry.Succeeded, sentry.Failed); r.Status != sentry.Succeeded {
+		t.Fatal(r.Reason)
+	}
+	stop()
+	if got := w.seen("answer"); !strings.Contains(got, "refused: ") {
+		t.Errorf("a command asked the daemon and got %q", got)
 	}
 }
 

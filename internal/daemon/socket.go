@@ -56,6 +56,17 @@ func listen(stateDir string) (*socket, error) {
 	return &socket{l, path}, nil
 }
 
+// Accept waits for somebody who may ask. Commands may not: what they can do is what was configured.
+func (s *socket) Accept() (net.Conn, error) {
+	for {
+		c, err := s.Listener.Accept()
+		if err != nil || !fromCommand(c) {
+			return c, err
+		}
+		_ = c.Close()
+	}
+}
+
 // Close stops listening and removes the socket.
 func (s *socket) Close() error {
 	err := s.Listener.Close()
