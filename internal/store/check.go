@@ -17,40 +17,60 @@ type rule struct{ broken, sql string }
 
 var rules = []rule{
 	{"more than one rollout of a group runs", `SELECT grp FROM rollouts WHERE status = 'running' GROUP BY grp HAVING count(*) > 1`},
-	{"a rollout has ended, but a deployment of it has not",
+	{
+		"a rollout has ended, but a deployment of it has not",
 		`SELECT r.sequence || '-' || r.suffix || '-' || d.ordinal FROM rollouts r JOIN deployments d ON d.rollout = r.sequence
-		WHERE r.status NOT IN ('pending', 'running') AND d.status IN ('pending', 'running')`},
-	{"a deployment has ended, but a step of it has not",
+		WHERE r.status NOT IN ('pending', 'running') AND d.status IN ('pending', 'running')`,
+	},
+	{
+		"a deployment has ended, but a step of it has not",
 		`SELECT d.rollout || '-' || d.ordinal || ' step ' || s.ordinal FROM deployments d JOIN steps s ON s.rollout = d.rollout AND s.deployment = d.ordinal
-		WHERE d.status NOT IN ('pending', 'running') AND s.status = 'running' AND s.attempt = d.attempt`},
-	{"a rollout waits, but has deployments",
-		`SELECT sequence || '-' || suffix FROM rollouts WHERE status = 'pending' AND sequence IN (SELECT rollout FROM deployments)`},
-	{"a rollout runs without policy, deployments, owner or epoch",
+		WHERE d.status NOT IN ('pending', 'running') AND s.status = 'running' AND s.attempt = d.attempt`,
+	},
+	{
+		"a rollout waits, but has deployments",
+		`SELECT sequence || '-' || suffix FROM rollouts WHERE status = 'pending' AND sequence IN (SELECT rollout FROM deployments)`,
+	},
+	{
+		"a rollout runs without policy, deployments, owner or epoch",
 		`SELECT sequence || '-' || suffix FROM rollouts WHERE status = 'running'
-		AND (policy = '' OR owner = '' OR attempt < 1 OR epoch < 1 OR epoch > (SELECT epoch FROM meta) OR sequence NOT IN (SELECT rollout FROM deployments))`},
-	{"the ordinals of the deployments of a rollout have gaps",
-		`SELECT rollout FROM deployments GROUP BY rollout HAVING max(ordinal) <> count(*)`},
+		AND (policy = '' OR owner = '' OR attempt < 1 OR epoch < 1 OR epoch > (SELECT epoch FROM meta) OR sequence NOT IN (SELECT rollout FROM deployments))`,
+	},
+	{
+		"the ordinals of the deployments of a rollout have gaps",
+		`SELECT rollout FROM deployments GROUP BY rollout HAVING max(ordinal) <> count(*)`,
+	},
 	{"a change has no head", `SELECT repository || '@' || branch FROM changes c WHERE NOT EXISTS (SELECT 1 FROM heads h WHERE h.repository = c.repository AND h.branch = c.branch)`},
-	{"the newest change of a watch is not what its head is",
+	{
+		"the newest change of a watch is not what its head is",
 		`SELECT h.repository || '@' || h.branch FROM heads h JOIN changes c ON c.repository = h.repository AND c.branch = h.branch
 		AND c.generation = (SELECT max(generation) FROM changes WHERE repository = h.repository AND branch = h.branch)
-		WHERE c.generation <> h.generation OR c.to_commit <> h.commit_id`},
+		WHERE c.generation <> h.generation OR c.to_commit <> h.commit_id`,
+	},
 	{"changes of a watch are missing", // of the newest: older ones go with their rollouts
 		`SELECT h.repository || '@' || h.branch FROM heads h LEFT JOIN changes c ON c.repository = h.repository AND c.branch = h.branch
 		AND c.generation > max(h.generation - ` + strconv.Itoa(changesPerWatch) + `, 1)
 		GROUP BY h.repository, h.branch HAVING count(c.id) <> min(h.generation - 1, ` + strconv.Itoa(changesPerWatch) + `)`},
-	{"a change does not begin where the one before it ended",
+	{
+		"a change does not begin where the one before it ended",
 		`SELECT c.repository || '@' || c.branch || ' generation ' || c.generation FROM changes c
-		JOIN changes p ON p.repository = c.repository AND p.branch = c.branch AND p.generation = c.generation - 1 WHERE p.to_commit <> c.from_commit`},
-	{"a change of a watch is in an older rollout of the group than the change before it",
+		JOIN changes p ON p.repository = c.repository AND p.branch = c.branch AND p.generation = c.generation - 1 WHERE p.to_commit <> c.from_commit`,
+	},
+	{
+		"a change of a watch is in an older rollout of the group than the change before it",
 		`SELECT c.repository || '@' || c.branch || ' generation ' || c.generation FROM changes c
 		JOIN changes p ON p.repository = c.repository AND p.branch = c.branch AND p.generation = c.generation - 1 AND p.grp = c.grp
 		JOIN rollouts r ON r.sequence = p.rollout AND (r.attempt > 0 OR r.status = 'pending') -- one that never began has no place in the order
-		WHERE c.rollout < p.rollout`},
-	{"a rollout answers a change of another group",
-		`SELECT r.sequence || '-' || r.suffix FROM rollouts r JOIN changes c ON c.rollout = r.sequence WHERE c.grp <> r.grp`},
-	{"something is newer than the newest entry of the ledger",
-		`SELECT repository || '@' || branch FROM changes WHERE ledger > coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'ledger'), 0)`},
+		WHERE c.rollout < p.rollout`,
+	},
+	{
+		"a rollout answers a change of another group",
+		`SELECT r.sequence || '-' || r.suffix FROM rollouts r JOIN changes c ON c.rollout = r.sequence WHERE c.grp <> r.grp`,
+	},
+	{
+		"something is newer than the newest entry of the ledger",
+		`SELECT repository || '@' || branch FROM changes WHERE ledger > coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'ledger'), 0)`,
+	},
 }
 
 // brokenLimit is how many findings of one kind are told.

@@ -74,6 +74,8 @@ func (t *tx) takeOver(v *rolloutRow) error {
 	if err != nil {
 		return err
 	}
-	return t.decide(sentry.Decision{Verb: sentry.Retried, Group: v.Group, Rollout: v.ID,
-		Reason: fmt.Sprintf("%s ended while it ran (attempt %d); taken over by %s", v.owner, v.Attempt, t.owner)})
+	return t.decide(sentry.Decision{
+		Verb: sentry.Retried, Group: v.Group, Rollout: v.ID,
+		Reason: fmt.Sprintf("%s ended while it ran (attempt %d); taken over by %s", v.owner, v.Attempt, t.owner),
+	})
 }

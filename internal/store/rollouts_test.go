@@ -363,8 +363,10 @@ func TestRequest(t *testing.T) {
 		t.Errorf("%s, joined %t", id2, joined)
 	}
 	w := pending(t, s, "g")
-	want := sentry.Trigger{Kind: sentry.TriggerChanges, By: "ada", RetryOf: "9-xxxxx", Whole: true, Repositories: []string{"a", "b", "c"},
-		Watches: []sentry.Watch{watchOf("a"), watchOf("b@x")}, Changes: w.Rollout.Trigger.Changes}
+	want := sentry.Trigger{
+		Kind: sentry.TriggerChanges, By: "ada", RetryOf: "9-xxxxx", Whole: true, Repositories: []string{"a", "b", "c"},
+		Watches: []sentry.Watch{watchOf("a"), watchOf("b@x")}, Changes: w.Rollout.Trigger.Changes,
+	}
 	if diff := cmp.Diff(want, w.Rollout.Trigger); diff != "" || !w.Urgent || w.Version != 3 || len(want.Changes) != 1 {
 		t.Errorf("version %d, urgent %t: %s", w.Version, w.Urgent, diff)
 	}
