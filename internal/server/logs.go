@@ -161,7 +161,11 @@ func heading(out *from, sel selection, d sentry.Deployment, step sentry.Step) er
 	if step.Attempt > 1 {
 		attempt = fmt.Sprintf(" (attempt %d)", step.Attempt)
 	}
-	_, err := fmt.Fprintf(out, "==> %s: %d %s%s\n", d.Watch, step.Ordinal, logger.Sanitize(oneLine(step.Name)), attempt)
+	whose := d.Watch.String() + ": "
+	if out.prefix != "" { // every line says it already
+		whose = ""
+	}
+	_, err := fmt.Fprintf(out, "==> %s%d %s%s\n", whose, step.Ordinal, logger.Sanitize(oneLine(step.Name)), attempt)
 	return err
 }
 

@@ -67,7 +67,7 @@ func endedBecause(r sentry.Rollout, now time.Time) string {
 }
 
 func pausedBy(p Pause, now time.Time) string {
-	text := " by " + somebody(p.By) + " since " + Took(now.Sub(p.At))
+	text := " by " + somebody(p.By) + " " + Ago(now.Sub(p.At))
 	if p.Reason != "" {
 		text += ": " + sentence(p.Reason)
 	}
@@ -149,7 +149,7 @@ func watchSentence(w Watch, now time.Time) string {
 	case w.Generation == 1:
 		text = fmt.Sprintf("Branch %s is at %s, as when it was first seen %s", w.Branch, sentry.ShortCommit(w.Commit), Ago(now.Sub(w.MovedAt)))
 	default:
-		text = fmt.Sprintf("Branch %s is at %s (generation %d) since %s", w.Branch, sentry.ShortCommit(w.Commit), w.Generation, Took(now.Sub(w.MovedAt)))
+		text = fmt.Sprintf("Branch %s is at %s (generation %d) for %s", w.Branch, sentry.ShortCommit(w.Commit), w.Generation, Took(now.Sub(w.MovedAt)))
 	}
 	if w.Trouble {
 		text += "; the repository answers: " + sentence(w.Answer)

@@ -28,9 +28,9 @@ func TestSentences(t *testing.T) {
 		{Group{State: GroupRunning, Current: rollout(sentry.Running)}, "Group web has been running rollout 7-abcde for 42s: shop@main running, 1 pending, 1 timed out."},
 		{
 			Group{State: GroupRunning, Current: rollout(sentry.Running), Waiting: 1, Paused: &Pause{By: "ada", Reason: "freeze", At: ago(2 * time.Hour)}},
-			"Group web has been running rollout 7-abcde for 42s: shop@main running, 1 pending, 1 timed out. 1 more rollout waits after it. It is paused after this one by ada since 2h: freeze.",
+			"Group web has been running rollout 7-abcde for 42s: shop@main running, 1 pending, 1 timed out. 1 more rollout waits after it. It is paused after this one by ada 2h ago: freeze.",
 		},
-		{Group{State: GroupPaused, Waiting: 3, Paused: &Pause{At: ago(time.Minute)}}, "Group web is paused by somebody since 1m. 3 rollouts wait until `sentry resume web`."},
+		{Group{State: GroupPaused, Waiting: 3, Paused: &Pause{At: ago(time.Minute)}}, "Group web is paused by somebody 1m ago. 3 rollouts wait until `sentry resume web`."},
 	} {
 		c.group.Name = "web"
 		if got := groupSentence(c.group, now); got != c.want {
@@ -44,7 +44,7 @@ func TestSentences(t *testing.T) {
 		{Watch{Branch: "main"}, "Branch main has not been seen yet."},
 		{Watch{Branch: "v*", Pattern: true}, "No branch matches v* yet."},
 		{Watch{Branch: "main", Commit: commit("a"), Generation: 1, MovedAt: ago(3 * time.Hour)}, "Branch main is at aaaaaaaaaa, as when it was first seen 3h ago."},
-		{Watch{Branch: "main", Commit: commit("a"), Generation: 4, MovedAt: ago(90 * time.Second)}, "Branch main is at aaaaaaaaaa (generation 4) since 1m30s."},
+		{Watch{Branch: "main", Commit: commit("a"), Generation: 4, MovedAt: ago(90 * time.Second)}, "Branch main is at aaaaaaaaaa (generation 4) for 1m30s."},
 		{Watch{Branch: "main", Commit: commit("a"), Generation: 4, Deleted: true}, "Branch main is deleted; it was at aaaaaaaaaa."},
 		{Watch{Branch: "main", Trouble: true, Failures: 3, Answer: "failing: no route."}, "Branch main has not been seen yet; the repository answers: failing: no route (3 times in a row)."},
 		{Watch{Branch: "main", Commit: commit("a"), Generation: 1, MovedAt: ago(0), Doubt: "said to be gone"}, "Branch main is at aaaaaaaaaa, as when it was first seen just now; it is said to be gone, which is not believed before it is said twice."},
