@@ -52,8 +52,11 @@ func TestProblemsJSON(t *testing.T) {
 
 func TestSplit(t *testing.T) {
 	found := Problems{
-		{File: "a", Line: 3, Message: "last"}, {File: "a", Line: 1, Column: 9, Message: "second"}, {File: "a", Line: 1, Column: 2, Message: "first"},
-		{File: "a", Line: 3, Message: "last"}, {File: "a", Line: 2, Message: "odd", Warning: true},
+		{File: "a", Line: 3, Message: "last"},
+		{File: "a", Line: 1, Column: 9, Message: "second"},
+		{File: "a", Line: 1, Column: 2, Message: "first"},
+		{File: "a", Line: 3, Message: "last"},
+		{File: "a", Line: 2, Message: "odd", Warning: true},
 	}
 	warnings, wrong := found.split()
 	if warnings.Error() != "a:2:0: warning: odd" || wrong.Error() != "a:1:2: first\na:1:9: second\na:3:0: last" {

@@ -190,9 +190,19 @@ func documentWith(section, key string) []byte {
 func TestSuggest(t *testing.T) {
 	known := []string{"polling_interval", "global", "groups", "repositories", "webhook_url", "timeout", "retries"}
 	tests := []struct{ word, want string }{
-		{"poling_interval", "polling_interval"}, {"pollinginterval", "polling_interval"}, {"polling-interval", "polling_interval"},
-		{"Groups", "groups"}, {"gruops", "groups"}, {"group", "groups"}, {"repository", "repositories"}, {"retry", "retries"}, {"webhok", "webhook_url"},
-		{"x", ""}, {"kubernetes", ""}, {"", ""}, {strings.Repeat("groups", 100), ""},
+		{"poling_interval", "polling_interval"},
+		{"pollinginterval", "polling_interval"},
+		{"polling-interval", "polling_interval"},
+		{"Groups", "groups"},
+		{"gruops", "groups"},
+		{"group", "groups"},
+		{"repository", "repositories"},
+		{"retry", "retries"},
+		{"webhok", "webhook_url"},
+		{"x", ""},
+		{"kubernetes", ""},
+		{"", ""},
+		{strings.Repeat("groups", 100), ""},
 	}
 	for _, tt := range tests {
 		if got, ok := suggest(tt.word, known); got != tt.want || ok != (tt.want != "") {

@@ -158,8 +158,18 @@ func FuzzCheckBranch(f *testing.F) {
 // promise of Prefix.
 func FuzzParsePattern(f *testing.F) {
 	for _, seed := range [][2]string{
-		{"main", "main"}, {"release/*", "release/1"}, {"**/x", "a/b/x"}, {"a**b*c?d", "aabbccdd"}, {"*/x*y/**z", "a/xby/c/z"}, {"/^v[0-9.]+-draft$/", "v1-draft"},
-		{"/a|b/", "a"}, {"/(?i)x/", "X"}, {"a/**/b", "a/b"}, {"**a**/b", "xa/b/b"}, {"/x(a+)b/", "xaab"}, {"**/**/x", "x"},
+		{"main", "main"},
+		{"release/*", "release/1"},
+		{"**/x", "a/b/x"},
+		{"a**b*c?d", "aabbccdd"},
+		{"*/x*y/**z", "a/xby/c/z"},
+		{"/^v[0-9.]+-draft$/", "v1-draft"},
+		{"/a|b/", "a"},
+		{"/(?i)x/", "X"},
+		{"a/**/b", "a/b"},
+		{"**a**/b", "xa/b/b"},
+		{"/x(a+)b/", "xaab"},
+		{"**/**/x", "x"},
 	} {
 		f.Add(seed[0], seed[1])
 	}
