@@ -46,8 +46,6 @@ func (a *app) setPause(ctx context.Context, group, verb string, body any) error 
 		_, err = fmt.Fprintf(a.out, "group %s is paused after %s, which goes on\n", g.Name, g.Current.ID)
 	case g.Paused != nil:
 		_, err = fmt.Fprintf(a.out, "group %s is paused\n", g.Name)
-	case g.Waiting > 0 && c.remote:
-		_, err = fmt.Fprintf(a.out, "group %s is resumed: %s\n", g.Name, counted(g.Waiting, "rollout that waited begins", "rollouts that waited begin"))
 	default:
 		_, err = fmt.Fprintf(a.out, "group %s is resumed\n", g.Name)
 	}

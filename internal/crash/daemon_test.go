@@ -103,6 +103,7 @@ func newSentryd(t testing.TB) *sentryd {
 			_ = d.cmd.Process.Kill()
 			<-d.exited
 		}
+		d.mark = "" // what only looks like ours is not ours to end
 		for _, pid := range d.left() {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}

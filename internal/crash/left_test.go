@@ -38,11 +38,11 @@ func (d *sentryd) left() []int {
 // ours tells whether a process of /proc has to do with the daemon. One that has ended has nothing of what is looked at.
 func (d *sentryd) ours(dir string) bool {
 	for _, file := range []string{"cmdline", "environ"} {
-		if text, err := os.ReadFile(filepath.Join(dir, file)); err == nil && bytes.Contains(text, []byte(d.base)) {
+		if text, err := os.ReadFile(filepath.Join(dir, file)); err == nil && bytes.Contains(text, []byte(d.base+"/")) {
 			return true
 		}
 	}
-	if cwd, err := os.Readlink(filepath.Join(dir, "cwd")); err == nil && strings.HasPrefix(cwd, d.base) {
+	if cwd, err := os.Readlink(filepath.Join(dir, "cwd")); err == nil && strings.HasPrefix(cwd, d.base+"/") {
 		return true
 	}
 	status, err := os.ReadFile(filepath.Join(dir, "stat"))

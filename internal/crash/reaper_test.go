@@ -126,22 +126,22 @@ func (r *reaper) await() {
 	case n < 35: // in start-up and recovery
 		r.sleep(time.Duration(r.random.IntN(100)) * time.Millisecond)
 		return
-	case n < 75: // when a command says something
+	case n < 70: // when a command says something
 		word := pick("start ", "start ", "beat ", "end ", "end ", "end ", "who=child", "who=daemon")
 		r.hear(r.lines, 1+r.random.IntN(4), word, life)
-	case n < 80: // when a branch has moved
-		r.hear(r.lines, 1+r.random.IntN(2), "moved ", "")
-	case n < 92: // when Sentry says something
-		r.hear(r.log, 1, pick("rollout begins", "rollout begins again", "step ended", "deployment ended", "rollout ended", "ended processes", "watching"), "")
+	case n < 75: // when a branch has moved, or the QA repository
+		r.hear(r.lines, 1, pick("moved ", "qa commit="))
+	case n < 87: // when Sentry says something
+		r.hear(r.log, 1, pick("rollout begins", "rollout begins again", "step ended", "deployment ended", "rollout ended", "ended processes", "watching"))
 	default: // when it asks something
-		r.asked(pick("/qa/", "/alpha/", "/delta/"))
+		r.asked(pick("/qa/", "/qa/git-upload-pack", "/qa/git-upload-pack", "/alpha/", "/delta/"))
 	}
-	switch n := r.random.IntN(10); {
-	case n < 5:
-	case n < 8:
-		time.Sleep(time.Duration(r.random.IntN(3000)) * time.Microsecond)
+	switch n := r.random.IntN(10); { // then at once, or a little later
+	case n < 4:
+	case n < 7:
+		r.sleep(time.Duration(r.random.IntN(3000)) * time.Microsecond)
 	default:
-		time.Sleep(time.Duration(r.random.IntN(40)) * time.Millisecond)
+		r.sleep(time.Duration(r.random.IntN(40)) * time.Millisecond)
 	}
 }
 
@@ -161,6 +161,10 @@ func (r *reaper) hear(file *tail, times int, texts ...string) {
 
 // asked waits until a repository is asked something.
 func (r *reaper) asked(repository string) {
+	select {
+	case <-r.requests: // of before
+	default:
+	}
 	timeout := time.After(patience)
 	for {
 		select {

@@ -227,7 +227,7 @@ func (w *world) restore(watch sentry.Watch) {
 
 // step moves something.
 func (w *world) step() {
-	if w.random.IntN(20) == 0 {
+	if w.random.IntN(8) == 0 {
 		w.moveQA()
 		return
 	}

@@ -309,15 +309,3 @@ cd `+b.server.Dir+` && eval "$(printf '%s' "$last" | sed "s,'/,'./,")"`)
 		}
 	}
 }
-
-func patterns(t *testing.T, texts ...string) (list []sentry.Pattern) {
-	t.Helper()
-	for _, text := range texts {
-		p, err := sentry.ParsePattern(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, p)
-	}
-	return list
-}

@@ -14,16 +14,6 @@ import (
 	"time"
 )
 
-func write(t *testing.T, path string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte("x"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // removed removes dir and checks that its parent has nothing but the names that are to stay.
 func removed(t *testing.T, dir string, stay ...string) {
 	t.Helper()

@@ -50,7 +50,8 @@ func TestSecretReveals(t *testing.T) {
 	if got := NewSecret("x").Reveal(); got != "x" {
 		t.Errorf("Reveal() = %q", got)
 	}
-	if NewSecret("x") != NewSecret("x") || NewSecret("x") == NewSecret("y") {
+	one, same, other := NewSecret("x"), NewSecret("x"), NewSecret("y")
+	if one != same || one == other {
 		t.Error("secrets are not compared by their text")
 	}
 	for _, empty := range []Secret{{}, NewSecret("")} {

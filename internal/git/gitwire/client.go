@@ -2,10 +2,8 @@ package gitwire
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -80,26 +78,6 @@ func New(o Options) *Client {
 	}
 	c.anonymous = anonymous{get: c.header(false, Auth{}), post: c.header(true, Auth{})}
 	return c
-}
-
-// NewTransport makes the transport that fits many small questions to few servers: connections are kept (a new TLS
-// handshake costs some twenty times what a question does), and HTTP/1.1 is used because HTTP/2 takes more processor
-// time for each. Whoever asks bounds how many questions run at once.
-func NewTransport() *http.Transport {
-	var plain http.Protocols
-	plain.SetHTTP1(true)
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    10 * time.Second,
-		Protocols:              &plain,
-		DisableCompression:     true, // unpacked by us, under the same bound as everything else
-		MaxIdleConns:           1024,
-		MaxIdleConnsPerHost:    32,
-		IdleConnTimeout:        90 * time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
-	}
 }
 
 // ListRefs gives the refs of a repository whose full names begin with one of the prefixes, or all of them where there is
