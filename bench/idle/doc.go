@@ -1,0 +1,2 @@
+// Package idle measures what watching costs while nothing moves.
+package idle
