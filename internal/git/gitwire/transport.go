@@ -1,0 +1,320 @@
+package gitwire
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// Bounds of the connections that are kept.
+const (
+	maxIdle        = 1024             // in all
+	maxIdleOfOne   = 32               // to one server
+	idleTime       = 90 * time.Second // servers close theirs after a minute or two
+	connectTime    = 10 * time.Second // for the connection, and again for TLS
+	maxHeaderBytes = 64 << 10         // of an answer
+	maxInterim     = 5                // answers of status 1xx before the real one
+)
+
+// NewTransport makes the transport for many small questions to few servers. It carries one question at a time over a
+// connection that it keeps (a new TLS handshake costs some twenty times what a question does), in the goroutine of who
+// asks: http.Transport hands each question through two more, and their waking up is a third of what a check costs. An
+// idle connection has neither goroutine nor buffer. Writing and reading HTTP are net/http's. Where the environment names
+// a proxy for an address, http.Transport does it all.
+//
+// A question that finds its kept connection closed is sent again over a new one: requests must be safe to repeat.
+// HTTP/1.1 is used because HTTP/2 takes more processor time for each question. Whoever asks bounds how many questions run
+// at once.
+func NewTransport() http.RoundTripper { return newTransport(&tls.Config{MinVersion: tls.VersionTLS12}) }
+
+func newTransport(config *tls.Config) *transport {
+	config = config.Clone()
+	config.NextProtos = []string{"http/1.1"}
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(maxIdle)
+	t := &transport{
+		proxy: http.ProxyFromEnvironment, config: config, idleTime: idleTime, idle: map[address][]*conn{},
+		dialer: net.Dialer{Timeout: connectTime, KeepAlive: 30 * time.Second},
+	}
+	var plain http.Protocols
+	plain.SetHTTP1(true)
+	t.proxied = &http.Transport{
+		Proxy: func(r *http.Request) (*url.URL, error) { return t.proxy(r) }, DialContext: t.dialer.DialContext, TLSClientConfig: config.Clone(), TLSHandshakeTimeout: connectTime,
+		Protocols: &plain, DisableCompression: true, MaxIdleConns: maxIdle, MaxIdleConnsPerHost: maxIdleOfOne, IdleConnTimeout: idleTime,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+	}
+	return t
+}
+
+type transport struct {
+	proxy    func(*http.Request) (*url.URL, error)
+	proxied  *http.Transport
+	dialer   net.Dialer
+	config   *tls.Config
+	idleTime time.Duration
+
+	mu    sync.Mutex // owns what follows
+	idle  map[address][]*conn
+	kept  int // connections in idle
+	sweep *time.Timer
+}
+
+// address is a server: connections to it serve all its repositories.
+type address struct {
+	secure bool
+	host   string // with the port, where there is one
+}
+
+// RoundTrip sends a request and gives the answer, whose body must be closed.
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if proxy, err := t.proxy(r); proxy != nil || err != nil {
+		return t.proxied.RoundTrip(r)
+	}
+	to := address{r.URL.Scheme == "https", r.URL.Host}
+	if c := t.take(to); c != nil {
+		resp, err := t.exchange(c, r)
+		if err == nil || c.answered || r.Context().Err() != nil {
+			return resp, err
+		}
+		if r.Body != nil {
+			if r.GetBody == nil {
+				return nil, err
+			}
+			again := *r
+			if again.Body, err = r.GetBody(); err != nil {
+				return nil, err
+			}
+			r = &again
+		}
+	}
+	c, err := t.dial(r.Context(), to, r.URL)
+	if err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return nil, endOf(r.Context(), err)
+	}
+	return t.exchange(c, r)
+}
+
+// conn is a connection to a server. Whoever took or dialed it owns it.
+type conn struct {
+	net.Conn          // over TLS where there is TLS
+	raw      net.Conn // below it
+	to       address
+	since    time.Time // when it became idle
+	left     int64     // bytes that may still be read
+	answered bool      // something came back for the question under way
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	if c.left <= 0 {
+		return 0, errHeader
+	}
+	n, err := c.Conn.Read(p[:min(int64(len(p)), c.left)])
+	c.left -= int64(n)
+	c.answered = c.answered || n > 0
+	return n, err
+}
+
+var errHeader = errors.New("the header of the answer is too long")
+
+// exchange sends a request over a connection and reads the header of the answer. It owns the connection from now on.
+func (t *transport) exchange(c *conn, r *http.Request) (*http.Response, error) {
+	// When the context ends, whatever waits for the connection does so no longer.
+	stop := context.AfterFunc(r.Context(), func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	c.left, c.answered = maxHeaderBytes, false
+	in := bufferedReaders.Get().(*bufio.Reader)
+	in.Reset(c)
+	resp, err := c.converse(r, in)
+	if err != nil {
+		stop()
+		_ = c.Close()
+		putReader(in)
+		return nil, endOf(r.Context(), err)
+	}
+	c.left = math.MaxInt64 // whoever reads the body bounds it
+	resp.Body = &body{ReadCloser: resp.Body, transport: t, conn: c, in: in, stop: stop, ctx: r.Context(), keep: !resp.Close}
+	return resp, nil
+}
+
+func (c *conn) converse(r *http.Request, in *bufio.Reader) (*http.Response, error) {
+	out := bufferedWriters.Get().(*bufio.Writer)
+	out.Reset(c.Conn)
+	err := r.Write(out)
+	if err == nil {
+		err = out.Flush()
+	}
+	out.Reset(nil)
+	bufferedWriters.Put(out)
+	for range maxInterim {
+		resp, readErr := http.ReadResponse(in, r)
+		if readErr != nil {
+			if err == nil {
+				err = readErr
+			}
+			return nil, err
+		}
+		// A server may answer before it has read all, and close: then writing fails and reading does not.
+		resp.Close = resp.Close || err != nil
+		if resp.StatusCode >= 200 {
+			return resp, nil
+		}
+		if resp.StatusCode == http.StatusSwitchingProtocols {
+			break
+		}
+	}
+	return nil, errors.New("the server does not come to an answer (HTTP status 1xx)")
+}
+
+// body is that of an answer. When it was read to its end the connection is kept.
+type body struct {
+	io.ReadCloser
+	transport *transport
+	conn      *conn
+	in        *bufio.Reader
+	stop      func() bool
+	ctx       context.Context //nolint:containedctx // of the request that this is the answer to
+	keep      bool
+	ended     bool
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == io.EOF:
+		b.ended = true
+	case err != nil:
+		err = endOf(b.ctx, err)
+	}
+	return n, err
+}
+
+func (b *body) Close() error {
+	if b.conn == nil {
+		return nil
+	}
+	c, in := b.conn, b.in
+	b.conn, b.in, b.ReadCloser = nil, nil, http.NoBody
+	quiet := b.stop() && in.Buffered() == 0
+	putReader(in)
+	if b.ended && b.keep && quiet {
+		b.transport.put(c)
+		return nil
+	}
+	return c.Close()
+}
+
+// endOf gives the error of a context that has ended, since that is why a connection failed then.
+func endOf(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// dial makes a connection.
+func (t *transport) dial(ctx context.Context, to address, u *url.URL) (*conn, error) {
+	port := u.Port()
+	if port == "" {
+		port = map[bool]string{false: "80", true: "443"}[to.secure]
+	}
+	raw, err := t.dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{Conn: raw, raw: raw, to: to}
+	if !to.secure {
+		return c, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	config := t.config.Clone()
+	config.ServerName = u.Hostname()
+	secure := tls.Client(raw, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	c.Conn = secure
+	return c, nil
+}
+
+// take gives the connection that became idle last, or nil. A connection that the server has closed meanwhile, or over
+// which it has said something unasked, is no more use: the next answer could be that to another question.
+func (t *transport) take(to address) *conn {
+	for {
+		t.mu.Lock()
+		list := t.idle[to]
+		if len(list) == 0 {
+			t.mu.Unlock()
+			return nil
+		}
+		c := list[len(list)-1]
+		list[len(list)-1] = nil
+		t.idle[to] = list[:len(list)-1]
+		t.kept--
+		t.mu.Unlock()
+		if time.Since(c.since) < t.idleTime && silent(c.raw) {
+			return c
+		}
+		_ = c.Close()
+	}
+}
+
+// put keeps a connection.
+func (t *transport) put(c *conn) {
+	c.since = time.Now()
+	t.mu.Lock()
+	if t.kept >= maxIdle || len(t.idle[c.to]) >= maxIdleOfOne {
+		t.mu.Unlock()
+		_ = c.Close()
+		return
+	}
+	t.idle[c.to] = append(t.idle[c.to], c)
+	t.kept++
+	if t.sweep == nil {
+		t.sweep = time.AfterFunc(t.idleTime, t.closeOld)
+	}
+	t.mu.Unlock()
+}
+
+// closeOld closes what nobody has needed for long, and comes back while there is more.
+func (t *transport) closeOld() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for to, list := range t.idle {
+		old := 0
+		for old < len(list) && time.Since(list[old].since) >= t.idleTime {
+			_ = list[old].Close()
+			old++
+		}
+		t.kept -= old
+		if list = append([]*conn(nil), list[old:]...); len(list) == 0 {
+			delete(t.idle, to)
+		} else {
+			t.idle[to] = list
+		}
+	}
+	t.sweep = nil
+	if t.kept > 0 {
+		t.sweep = time.AfterFunc(t.idleTime/4, t.closeOld)
+	}
+}
+
+var (
+	bufferedReaders = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
+	bufferedWriters = sync.Pool{New: func() any { return bufio.NewWriter(nil) }}
+)
+
+func putReader(r *bufio.Reader) {
+	r.Reset(nil)
+	bufferedReaders.Put(r)
+}
