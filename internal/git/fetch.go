@@ -117,7 +117,7 @@ func watchSize(ctx context.Context, dir string, most int64, tooBig func()) (stop
 func diskUse(dir string, most int64) (bytes int64, files int) {
 	_ = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
-			return nil //nolint:nilerr // gone meanwhile
+			return nil // gone meanwhile
 		}
 		if info, err := entry.Info(); err == nil {
 			bytes += info.Size()

@@ -29,7 +29,7 @@ func (g *Git) Heads(ctx context.Context, r sentry.Remote, a Auth, patterns []sen
 		}
 		for _, ref := range refs {
 			branch, isBranch := strings.CutPrefix(ref.Name, heads)
-			if isBranch && wanted.match(branch) && sentry.CheckBranch(branch) == nil {
+			if isBranch && wanted.match(branch) {
 				found[branch] = ref.Commit
 			}
 		}
@@ -109,13 +109,14 @@ func newMatcher(patterns []sentry.Pattern) matcher {
 	return m
 }
 
+// match reports whether a branch is meant. An exact pattern is a name that was checked; all others must be checked now.
 func (m matcher) match(branch string) bool {
 	if _, ok := m.exact[branch]; ok {
 		return true
 	}
 	for _, p := range m.other {
 		if p.Match(branch) {
-			return true
+			return p.Exact() || sentry.CheckBranch(branch) == nil
 		}
 	}
 	return false

@@ -85,7 +85,8 @@ func readCapabilities(p *packetReader) (advertisement, error) {
 }
 
 // readListing reads the refs of protocols v0 and v1. first is the line that also tells the capabilities.
-func readListing(p *packetReader, first []byte, want prefixSet) (advertisement, error) {
+func readListing(p *packetReader, first []byte, set prefixSet) (advertisement, error) {
+	want := filter{set: set}
 	a := advertisement{protocol: listing}
 	line, capabilities, _ := bytes.Cut(first, []byte{0})
 	head := ""
@@ -111,7 +112,7 @@ func readListing(p *packetReader, first []byte, want prefixSet) (advertisement, 
 		return a, nil
 	}
 	for {
-		if err := a.add(line, head, want); err != nil {
+		if err := a.add(line, head, &want); err != nil {
 			return a, err
 		}
 		next, kind, err := p.read()
@@ -131,7 +132,7 @@ func readListing(p *packetReader, first []byte, want prefixSet) (advertisement, 
 
 // add reads one line of a listing. "name^{}" tells what the tag before it stands for, and "shallow" where the server's
 // own history ends: neither is asked for.
-func (a *advertisement) add(line []byte, head string, want prefixSet) error {
+func (a *advertisement) add(line []byte, head string, want *filter) error {
 	if err := saidError(line); err != nil {
 		return err
 	}

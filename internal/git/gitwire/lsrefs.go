@@ -22,7 +22,7 @@ func appendLsRefs(b []byte, prefixes prefixSet, format objectFormat) []byte {
 		b = appendPacket(b, "object-format=sha256", "")
 	}
 	b = append(b, delimiter...)
-	if prefixes.has([]byte("HEAD")) {
+	if (&filter{set: prefixes}).has([]byte("HEAD")) {
 		b = appendPacket(b, "symrefs", "")
 	}
 	for _, p := range prefixes {
@@ -32,7 +32,8 @@ func appendLsRefs(b []byte, prefixes prefixSet, format objectFormat) []byte {
 }
 
 // readLsRefs reads the answer to it and adds the refs that were asked for; servers may send others.
-func readLsRefs(p *packetReader, want prefixSet, format objectFormat, refs []Ref) ([]Ref, error) {
+func readLsRefs(p *packetReader, set prefixSet, format objectFormat, refs []Ref) ([]Ref, error) {
+	want := filter{set: set}
 	for {
 		line, kind, err := p.read()
 		switch {
@@ -45,14 +46,14 @@ func readLsRefs(p *packetReader, want prefixSet, format objectFormat, refs []Ref
 		case kind != dataPacket:
 			return refs, fmt.Errorf("%w: a delimiter among the refs", errNonsense)
 		}
-		if refs, err = addLsRef(refs, line, want, format); err != nil {
+		if refs, err = addLsRef(refs, line, &want, format); err != nil {
 			return refs, err
 		}
 	}
 }
 
 // addLsRef reads "commit name", after which attributes may follow, each after a space.
-func addLsRef(refs []Ref, line []byte, want prefixSet, format objectFormat) ([]Ref, error) {
+func addLsRef(refs []Ref, line []byte, want *filter, format objectFormat) ([]Ref, error) {
 	line = bytes.TrimSuffix(line, newline)
 	if err := saidError(line); err != nil {
 		return refs, err

@@ -208,11 +208,15 @@ func TestPrefixSet(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range names {
-			want := len(prefixes) == 0 || slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
-			if got := set.has([]byte(name)); got != want {
-				t.Errorf("%q has %q: %v, want %v", prefixes, name, got, want)
+		inOrder := filter{set: set} // one for all names, as for an answer; the other way round it must find them too
+		for _, order := range [][]string{slices.Sorted(slices.Values(names)), names} {
+			for _, name := range order {
+				want := len(prefixes) == 0 || slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+				if got := inOrder.has([]byte(name)); got != want {
+					t.Errorf("%q has %q: %v, want %v", prefixes, name, got, want)
+				}
 			}
+			slices.Reverse(names)
 		}
 	}
 	if _, err := newPrefixSet([]string{strings.Repeat("x", maxPrefix+1)}); err == nil {

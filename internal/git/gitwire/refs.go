@@ -42,7 +42,9 @@ func newPrefixSet(prefixes []string) (prefixSet, error) {
 		return prefixes, nil
 	}
 	set := slices.Clone(prefixes)
-	slices.Sort(set)
+	if !slices.IsSorted(set) {
+		slices.Sort(set)
+	}
 	kept := set[:1]
 	for _, p := range set[1:] {
 		if !strings.HasPrefix(p, kept[len(kept)-1]) {
@@ -52,12 +54,30 @@ func newPrefixSet(prefixes []string) (prefixSet, error) {
 	return kept, nil
 }
 
-// has reports whether a name begins with one of the prefixes. Only the greatest one that is not greater than the name
-// can be it: whatever lies between a prefix and a name that begins with it begins with it too.
-func (s prefixSet) has(name []byte) bool {
-	if len(s) == 0 {
+// filter finds the names of an answer that begin with one of a set of prefixes. Answers are in order, as the set is, so
+// that it looks first where the name before was, and one further.
+type filter struct {
+	set  prefixSet
+	last int
+}
+
+func (f *filter) has(name []byte) bool {
+	if len(f.set) == 0 {
 		return true
 	}
+	for next := f.last; next < min(f.last+2, len(f.set)); next++ {
+		if begins(name, f.set[next]) {
+			f.last = next
+			return true
+		}
+	}
+	f.last = f.set.find(name)
+	return begins(name, f.set[f.last])
+}
+
+// find gives the place of the only prefix with which a name can begin: the greatest that is not greater than the name,
+// since whatever lies between a prefix and a name that begins with it begins with it too.
+func (s prefixSet) find(name []byte) int {
 	low, high := 0, len(s)
 	for low < high {
 		if middle := int(uint(low+high) >> 1); s[middle] <= string(name) {
@@ -66,10 +86,10 @@ func (s prefixSet) has(name []byte) bool {
 			high = middle
 		}
 	}
-	if low == 0 {
-		return false
-	}
-	prefix := s[low-1]
+	return max(0, low-1)
+}
+
+func begins(name []byte, prefix string) bool {
 	return len(name) >= len(prefix) && string(name[:len(prefix)]) == prefix
 }
 
@@ -104,20 +124,37 @@ func validRefName(name []byte) bool {
 	}
 	last := byte('/')
 	for i, c := range name {
-		switch {
-		case c < ' ', c == 0x7f:
+		switch nameBytes[c] {
+		case forbidden:
 			return false
-		case c == ' ', c == '~', c == '^', c == ':', c == '?', c == '*', c == '[', c == '\\':
-			return false
-		case c == '.' && (last == '/' || last == '.'), c == '/' && last == '/', c == '{' && last == '@':
-			return false
-		case c == '/' && bytes.HasSuffix(name[:i], dotLock):
-			return false
+		case depends:
+			switch {
+			case c == '.' && (last == '/' || last == '.'), c == '/' && last == '/', c == '{' && last == '@':
+				return false
+			case c == '/' && bytes.HasSuffix(name[:i], dotLock):
+				return false
+			}
 		}
 		last = c
 	}
 	return last != '/' && last != '.' && !bytes.HasSuffix(name, dotLock)
 }
+
+// nameBytes tells of each byte whether a name may have it.
+var nameBytes = func() (table [256]uint8) {
+	for c := range 256 {
+		if c < ' ' || c == 0x7f || bytes.IndexByte([]byte(` ~^:?*[\`), byte(c)) >= 0 {
+			table[c] = forbidden
+		}
+	}
+	table['.'], table['/'], table['{'] = depends, depends, depends
+	return table
+}()
+
+const (
+	forbidden = 1
+	depends   = 2 // on what is before it
+)
 
 var dotLock = []byte(".lock")
 

@@ -181,7 +181,7 @@ type body struct {
 	conn      *conn
 	in        *bufio.Reader
 	stop      func() bool
-	ctx       context.Context //nolint:containedctx // of the request that this is the answer to
+	ctx       context.Context // of the request that this is the answer to
 	keep      bool
 	ended     bool
 }
