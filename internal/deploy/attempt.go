@@ -261,24 +261,20 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// slug makes a name into part of a file name.
+// slug makes a name into part of a file name: its letters and digits, with one dash for whatever is between.
 func slug(name string) string {
-	mapped := strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_':
-			return r
-		default:
-			return '-'
-		}
-	}, name)
-	mapped = strings.Trim(mapped, "-")
-	if len(mapped) > 40 {
-		mapped = mapped[:40]
+	words := strings.FieldsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_'
+	})
+	const most = 40
+	out := strings.Join(words, "-")
+	if len(out) > most {
+		out = strings.TrimRight(out[:most], "-")
 	}
-	if mapped == "" {
+	if out == "" {
 		return "step"
 	}
-	return mapped
+	return out
 }
 
 func plural(n int, noun string) string {

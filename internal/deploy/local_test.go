@@ -294,3 +294,17 @@ func TestOneLine(t *testing.T) {
 		t.Errorf("%d bytes", len(got))
 	}
 }
+
+func TestSlug(t *testing.T) {
+	for in, want := range map[string]string{
+		"deploy":                         "deploy",
+		`[ -t 1 ] || echo "$x" ; exit 3`: "t-1-echo-x-exit-3",
+		"../../etc":                      "etc",
+		"日本":                             "step",
+		strings.Repeat("ab ", 30):        "ab-ab-ab-ab-ab-ab-ab-ab-ab-ab-ab-ab-ab-a",
+	} {
+		if got := slug(in); got != want {
+			t.Errorf("slug(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
