@@ -209,7 +209,7 @@ func (g *Git) options(scheme string) []string {
 		"http.lowSpeedLimit=1", "http.lowSpeedTime=60",
 		// The folders are Sentry's own, whoever owns the volume that they are on.
 		"safe.directory=*",
-		"core.autocrlf=false", "advice.detachedHead=false", "fetch.writeCommitGraph=false",
+		"core.autocrlf=false", "advice.detachedHead=false", "advice.fetchShowForcedUpdates=false", "fetch.writeCommitGraph=false",
 	}
 	if scheme != "" {
 		config = append(config, "protocol."+scheme+".allow=always")
