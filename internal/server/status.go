@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sort"
+	"strings"
 
 	"sentry/internal/config"
 	"sentry/internal/monitor"
@@ -197,7 +198,9 @@ func (x watchIndex) of(repo *config.Repository) []Watch {
 	}
 	for _, a := range asked {
 		w := at(a.Branch)
-		w.Answer, w.Doubt, w.Failures, w.Interval = a.Answer, a.Doubt, a.Failures, sentry.Duration(a.Interval)
+		// The address stands beside it already.
+		answer := strings.Replace(a.Answer, "cannot ask "+repo.Monitor.Remote.String()+": ", "", 1)
+		w.Answer, w.Doubt, w.Failures, w.Interval = answer, a.Doubt, a.Failures, sentry.Duration(a.Interval)
 		w.Trouble = a.Failures > 0 || a.Answer == monitor.AnswerNoBranch
 		w.AskedAt, w.AnsweredAt, w.NextAt = a.LastAsked, a.LastAnswered, a.NextDue
 	}

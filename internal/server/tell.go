@@ -14,7 +14,7 @@ import (
 func tellGroup(status Status, name string, now time.Time) (string, bool) {
 	for _, g := range status.Items {
 		if g.Name == name {
-			text := groupSentence(g, now)
+			text := groupSentence(g, now) + troubles(g.Members)
 			if poll := nextPolls(status, g.Members, now); poll != "" {
 				text += " " + poll
 			}
@@ -22,6 +22,28 @@ func tellGroup(status Status, name string, now time.Time) (string, bool) {
 		}
 	}
 	return fmt.Sprintf("Group %s is not configured any more.", name), false
+}
+
+// troubles names the members that do not answer as they should: what they have to offer is not seen.
+func troubles(members []Member) string {
+	const most = 3
+	var text strings.Builder
+	n := 0
+	for _, m := range members {
+		for _, w := range m.Watches {
+			if !w.Trouble {
+				continue
+			}
+			if n++; n <= most {
+				fmt.Fprintf(&text, " %s@%s answers: %s.", m.Repository, w.Branch, sentence(w.Answer))
+			}
+			break // the others of a repository mostly say the same
+		}
+	}
+	if n > most {
+		fmt.Fprintf(&text, " %s; `sentry status` lists them.", counted(n-most, "more member is in trouble", "more members are in trouble"))
+	}
+	return text.String()
 }
 
 func groupSentence(g Group, now time.Time) string {

@@ -109,3 +109,20 @@ func TestDurationsForPeople(t *testing.T) {
 		}
 	}
 }
+
+func TestTroublesOfAGroup(t *testing.T) {
+	bad := Watch{Branch: "main", Trouble: true, Answer: "failing: no route"}
+	members := []Member{
+		{Repository: "shop", Watches: []Watch{{Branch: "main"}}},
+		{Repository: "pay", Watches: []Watch{bad, bad}},
+	}
+	if got, want := troubles(members), " pay@main answers: failing: no route."; got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	for range 4 {
+		members = append(members, members[1])
+	}
+	if got, want := troubles(members)[len(troubles(members[:4])):], " 2 more members are in trouble; `sentry status` lists them."; got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
