@@ -49,9 +49,14 @@ func everything(random *rand.Rand) plan {
 			"delta": {group: "s", steps: 1}, "epsilon": {group: "s", steps: 1}, "zeta": {group: "zeta", steps: 1},
 		},
 		branches: []sentry.Watch{
-			{Repository: "alpha", Branch: "main"}, {Repository: "alpha", Branch: "release/1"}, {Repository: "beta", Branch: "main"},
-			{Repository: "beta", Branch: "stable"}, {Repository: "gamma", Branch: "main"}, {Repository: "delta", Branch: "main"},
-			{Repository: "epsilon", Branch: "main"}, {Repository: "zeta", Branch: "main"},
+			{Repository: "alpha", Branch: "main"},
+			{Repository: "alpha", Branch: "release/1"},
+			{Repository: "beta", Branch: "main"},
+			{Repository: "beta", Branch: "stable"},
+			{Repository: "gamma", Branch: "main"},
+			{Repository: "delta", Branch: "main"},
+			{Repository: "epsilon", Branch: "main"},
+			{Repository: "zeta", Branch: "main"},
 		},
 		watched: map[string]string{"alpha": `main, "release/*"`, "beta": "main, stable"},
 	}
