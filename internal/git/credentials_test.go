@@ -50,7 +50,7 @@ func TestWhereTheTokenIs(t *testing.T) {
 			withToken++
 		}
 	}
-	if withToken != 2 { // the fetch of the branch, and that of the revision
+	if withToken != 1 { // the fetch of the branch; that of the commit is done in Go
 		t.Errorf("%d runs of git had the token", withToken)
 	}
 	for _, args := range notesOf(t, notes, "args") {

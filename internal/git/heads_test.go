@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sentry/internal/git/gittest"
+	"sentry/internal/git/gitwire"
 	"sentry/internal/sentry"
 )
 
@@ -156,7 +157,7 @@ func TestRevision(t *testing.T) {
 		}
 	}
 	for _, r := range b.server.Requests(gittest.Fetch) {
-		if r.Sent > 1000 {
+		if r.Sent > 500 {
 			t.Errorf("knowing the author took %d bytes", r.Sent)
 		}
 	}
@@ -167,11 +168,25 @@ func TestRevision(t *testing.T) {
 		t.Errorf("%q %v", got.Subject, err)
 	}
 
-	old := commit
-	commit = repo.Commit(t, "main", nil, "newer")
-	if got, err := b.git.Revision(t.Context(), b.remote(repo.URL), Auth{}, "main", old); err == nil || got.Commit != old {
+	repo.Commit(t, "main", nil, "newer")
+	if got, err := b.git.Revision(t.Context(), b.remote(repo.URL), Auth{}, "main", commit); err != nil || !strings.HasPrefix(got.Subject, "evil") {
 		t.Errorf("a commit that the branch has left: %+v %v", got, err)
 	}
+	nobody := strings.Repeat("a", 40)
+	if got, err := b.git.Revision(t.Context(), b.remote(repo.URL), Auth{}, "main", nobody); err == nil || got.Commit != nobody {
+		t.Errorf("a commit that is not there: %+v %v", got, err)
+	}
+	b.server.Intercept(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Header.Get("User-Agent") == gitwire.DefaultUserAgent {
+			r.Header.Del("Git-Protocol") // then the git program does it
+		}
+		next.ServeHTTP(w, r)
+	})
+	commit = repo.Commit(t, "main", nil, "asked by git")
+	if got, err := newBench(t, Options{}).git.Revision(t.Context(), b.remote(repo.URL), Auth{}, "main", commit); err != nil || got.Subject != "asked by git" {
+		t.Errorf("from an old server: %+v %v", got, err)
+	}
+	b.server.Intercept(nil)
 	sha256 := gittest.NewRepo(t, b.server.Dir+"/new.git", b.server.URL+"/new.git", "--object-format=sha256")
 	commit = sha256.Commit(t, "main", nil, "with the other hash")
 	if got, err := b.git.Revision(t.Context(), b.remote(sha256.URL), Auth{}, "main", commit); err != nil || got.Subject != "with the other hash" {

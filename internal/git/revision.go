@@ -2,12 +2,14 @@ package git
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
+	"sentry/internal/git/gitwire"
 	"sentry/internal/sentry"
 )
 
@@ -23,8 +25,9 @@ const (
 )
 
 // Revision asks who made the commit that a branch points at, when, and what its message begins with. Only the commit is
-// fetched, without files, into a repository that lives as long as the question. The texts are free of control
-// characters. The error is a *sentry.Fault; where it is one, the commit is as good as before.
+// fetched, without files where the server can leave them out: over HTTP in Go, otherwise by git into a repository that
+// lives as long as the question. The texts are one line each and free of control characters. The error is a
+// *sentry.Fault; where there is one, the commit is as good as before.
 func (g *Git) Revision(ctx context.Context, r sentry.Remote, a Auth, branch, commit string) (sentry.Revision, error) {
 	ctx, cancel := context.WithTimeout(ctx, revisionTimeout)
 	defer cancel()
@@ -46,6 +49,12 @@ func (g *Git) revision(ctx context.Context, r sentry.Remote, a Auth, branch, com
 	}
 	if err := sentry.CheckBranch(branch); err != nil {
 		return none, &sentry.Fault{Kind: sentry.Invalid, Err: err}
+	}
+	if s := r.Scheme(); s == "http" || s == "https" {
+		revision, err := g.askForCommit(ctx, r, a, commit)
+		if !errors.Is(err, gitwire.ErrNoFetch) {
+			return revision, err
+		}
 	}
 	dir, err := os.MkdirTemp(g.temp, "revision-")
 	if err != nil {
@@ -73,16 +82,36 @@ func (g *Git) revision(ctx context.Context, r sentry.Remote, a Auth, branch, com
 	if len(fields) != 5 || fields[0] != commit {
 		return none, sentry.Faultf(sentry.Invalid, "git log answers %q", clip(out, 200))
 	}
-	seconds, err := strconv.ParseInt(fields[3], 10, 64)
-	if err != nil {
-		return none, sentry.Faultf(sentry.Invalid, "the commit is from the time %q", clip(fields[3], 40))
+	var at time.Time
+	if seconds, err := strconv.ParseInt(fields[3], 10, 64); err == nil && seconds < lastSecond {
+		at = time.Unix(seconds, 0).UTC()
 	}
+	return makeRevision(commit, fields[1], fields[2], fields[4], at), nil
+}
+
+// lastSecond is the end of the year 9999, in Unix seconds: JSON has no later times.
+const lastSecond = 253_402_300_799
+
+// askForCommit asks a server over HTTP.
+func (g *Git) askForCommit(ctx context.Context, r sentry.Remote, a Auth, commit string) (sentry.Revision, error) {
+	var revision sentry.Revision
+	err := withToken(a, func(token sentry.Secret) error {
+		c, err := g.wire.Commit(ctx, r, gitwire.Auth{Username: a.Username, Token: token}, commit)
+		if err != nil {
+			return err
+		}
+		// As git has it, the subject is the first paragraph.
+		subject, _, _ := strings.Cut(strings.TrimLeft(c.Message, "\n"), "\n\n")
+		revision = makeRevision(commit, c.AuthorName, c.AuthorEmail, subject, c.Time)
+		return nil
+	})
+	return revision, err
+}
+
+func makeRevision(commit, name, email, subject string, at time.Time) sentry.Revision {
 	return sentry.Revision{
-		Commit:  commit,
-		Author:  oneLine(fmt.Sprintf("%s <%s>", fields[1], fields[2]), maxAuthor),
-		Subject: oneLine(fields[4], maxSubject),
-		Time:    time.Unix(seconds, 0).UTC(),
-	}, nil
+		Commit: commit, Author: oneLine(fmt.Sprintf("%s <%s>", name, email), maxAuthor), Subject: oneLine(subject, maxSubject), Time: at,
+	}
 }
 
 // oneLine makes a text fit for one line of any output.

@@ -210,6 +210,8 @@ func (g *Git) options(scheme string) []string {
 		// The folders are Sentry's own, whoever owns the volume that they are on.
 		"safe.directory=*",
 		"core.autocrlf=false", "advice.detachedHead=false", "advice.fetchShowForcedUpdates=false", "fetch.writeCommitGraph=false",
+		// What arrives is kept as it comes: one file for each fetch, as big as what was sent.
+		"fetch.unpackLimit=1",
 	}
 	if scheme != "" {
 		config = append(config, "protocol."+scheme+".allow=always")

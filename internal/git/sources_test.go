@@ -2,6 +2,7 @@ package git
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -19,7 +20,8 @@ func TestWorkspace(t *testing.T) {
 	b := newBench(t, Options{})
 	repo := b.server.Repo(t, "qa.git")
 	repo.CommitFiles(t, "main", []gittest.File{
-		{Path: "run.sh", Content: "#!/bin/sh\necho hello\n", Mode: "100755"}, {Path: "old", Content: "x"},
+		{Path: "run.sh", Content: "#!/bin/sh\necho hello\n", Mode: "100755"},
+		{Path: "old", Content: "x"},
 		{Path: "dir/link", Content: "../run.sh", Mode: "120000"},
 	}, "first")
 	first := repo.CommitFiles(t, "main", []gittest.File{{Path: "old", Delete: true}}, "second")
@@ -199,12 +201,12 @@ func TestSeveralBranchesAndHashes(t *testing.T) {
 	b.tree(repo.URL, odd, one)
 	b.tree(repo.URL, "main", one)
 
-	new := gittest.NewRepo(t, filepath.Join(b.server.Dir, "new.git"), b.server.URL+"/new.git", "--object-format=sha256")
-	commit := new.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	other := gittest.NewRepo(t, filepath.Join(b.server.Dir, "new.git"), b.server.URL+"/new.git", "--object-format=sha256")
+	commit := other.Commit(t, "main", map[string]string{"a": "1"}, "first")
 	if len(commit) != 64 {
 		t.Fatal(commit)
 	}
-	b.tree(new.URL, "main", commit)
+	b.tree(other.URL, "main", commit)
 }
 
 func TestHistoryIsBounded(t *testing.T) {
@@ -343,7 +345,7 @@ func TestDamagedMirrors(t *testing.T) {
 			return err
 		}
 		_, err = f.WriteAt([]byte("scribble"), at)
-		return f.Close()
+		return errors.Join(err, f.Close())
 	}
 	for name, damage := range map[string]func(dir string) error{
 		"empty folder":     func(dir string) error { _ = os.RemoveAll(dir); return os.Mkdir(dir, 0o700) },
@@ -428,4 +430,31 @@ func (c *cutWriter) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// Where trees are wanted on another file system than the spares, they are made there, and spares no more.
+func TestSparesOnAnotherFileSystem(t *testing.T) {
+	other, err := os.MkdirTemp("/dev/shm", "trees")
+	if err != nil {
+		t.Skipf("there is no second file system: %v", err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(other) })
+	b := newBench(t, Options{})
+	probe := filepath.Join(b.trees, "probe")
+	write(t, probe)
+	if os.Rename(probe, filepath.Join(other, "probe")) == nil {
+		t.Skip("/dev/shm is on the same file system")
+	}
+	repo := b.server.Repo(t, "qa.git")
+	commit := repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	b.sources.Prepare(b.remote(repo.URL), Auth{}, "main")
+	b.spares(repo.URL, "main", commit, 1)
+	for i := range 2 {
+		dir := filepath.Join(other, fmt.Sprint(i))
+		if got, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), Auth{}, "main", dir, nil); err != nil || got != commit {
+			t.Fatal(got, err)
+		}
+		b.check(dir, "main", commit)
+		b.spares(repo.URL, "main", commit, 0)
+	}
 }

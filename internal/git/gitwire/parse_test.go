@@ -2,10 +2,13 @@ package gitwire
 
 import (
 	"bytes"
+	"compress/zlib"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"sentry/internal/sentry"
 )
@@ -61,7 +64,9 @@ func TestLsRefs(t *testing.T) {
 		"flush")
 	for prefix, want := range map[string][]Ref{
 		"": {
-			{"HEAD", commitA, "refs/heads/main"}, {"refs/heads/main", commitA, ""}, {"refs/heads/main2", commitB, ""},
+			{"HEAD", commitA, "refs/heads/main"},
+			{"refs/heads/main", commitA, ""},
+			{"refs/heads/main2", commitB, ""},
 			{"refs/tags/v1", commitB, ""},
 		},
 		"refs/heads/main2": {{"refs/heads/main2", commitB, ""}},
@@ -126,8 +131,8 @@ func TestAdvertisements(t *testing.T) {
 	}{
 		{
 			name: "v2",
-			in:   packets("version 2", "agent=git/2.39.5", "ls-refs=unborn", "fetch=shallow", "object-format=sha1", "flush"),
-			want: advertisement{protocol: version2},
+			in:   packets("version 2", "agent=git/2.39.5", "ls-refs=unborn", "fetch=shallow wait-for-done filter", "object-format=sha1", "flush"),
+			want: advertisement{protocol: version2, filter: true},
 		},
 		{
 			name: "v2 behind a service line, with another hash",
@@ -176,7 +181,7 @@ func TestAdvertisements(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.wrong) {
 				t.Errorf("%s: error %v, want …%s…", c.name, err, c.wrong)
 			}
-		case err != nil || got.protocol != c.want.protocol || got.format != c.want.format || !slices.Equal(got.refs, c.want.refs):
+		case err != nil || got.protocol != c.want.protocol || got.filter != c.want.filter || got.format != c.want.format || !slices.Equal(got.refs, c.want.refs):
 			t.Errorf("%s: %+v %v, want %+v", c.name, got, err, c.want)
 		}
 	}
@@ -201,7 +206,13 @@ func TestQuestion(t *testing.T) {
 func TestPrefixSet(t *testing.T) {
 	names := []string{"HEAD", "refs/heads/a", "refs/heads/a/b", "refs/heads/ab", "refs/heads/b", "refs/heads/b!", "refs/heads/", "refs/tags/a", "r", "zz"}
 	for _, prefixes := range [][]string{
-		nil, {""}, {"refs/heads/a", ""}, {"refs/heads/a"}, {"refs/heads/b", "refs/heads/a", "refs/heads/a/"}, {"HEAD", "refs/tags/"}, {"zzz"},
+		nil,
+		{""},
+		{"refs/heads/a", ""},
+		{"refs/heads/a"},
+		{"refs/heads/b", "refs/heads/a", "refs/heads/a/"},
+		{"HEAD", "refs/tags/"},
+		{"zzz"},
 		{"refs/heads/b", "refs/heads/b!", "r/", "refs/tags/a"},
 	} {
 		set, err := newPrefixSet(prefixes)
@@ -275,4 +286,72 @@ func checkRefs(t *testing.T, refs []Ref, prefix string, format objectFormat) {
 			t.Fatalf("%+v", r)
 		}
 	}
+}
+
+func fetchAnswer(object string, lines ...string) string {
+	return packets(append(lines, "packfile")...) + band1("PACK\x00\x00\x00\x02\x00\x00\x00\x01"+object) + flush
+}
+
+func band1(data string) string { return fmt.Sprintf("%04x\x01%s", len(data)+5, data) }
+
+func TestWrongPacks(t *testing.T) {
+	read := func(in string) error {
+		var p packetReader
+		p.reset(strings.NewReader(in), 1<<20)
+		_, err := readFetch(&p, commitA)
+		return err
+	}
+	deflated := func(text string) string {
+		var b bytes.Buffer
+		z := zlib.NewWriter(&b)
+		_, _ = z.Write([]byte(text))
+		_ = z.Close()
+		return b.String()
+	}
+	for name, c := range map[string]struct{ in, wrong string }{
+		"another commit":   {fetchAnswer("\x15" + deflated("tree ")), "it sends commit"},
+		"a tree":           {fetchAnswer("\x25" + deflated("tree ")), "an object of kind 2"},
+		"a delta":          {fetchAnswer("\x75" + deflated("tree ")), "an object of kind 7"},
+		"a huge commit":    {fetchAnswer("\x9f\xff\xff\xff\x7f" + deflated("tree ")), "a commit of more than"},
+		"a length for aye": {fetchAnswer("\x9f" + strings.Repeat("\xff", 100)), "a commit of more than"},
+		"too little":       {fetchAnswer("\x1f" + deflated("tree ")), "ends in the middle"},
+		"not zlib":         {fetchAnswer("\x15nonsense"), "makes no sense"},
+		"broken zlib":      {fetchAnswer("\x15\x78\x9c\xff\xff\xff\xff\xff\xff"), "makes no sense"},
+		"no pack":          {packets("shallow-info", "delimiter", "flush"), "ends without a pack"},
+		"not a pack":       {packets("packfile") + band1("NOTAPACKNOTAPACK") + flush, "not the header of a pack"},
+		"an error":         {packets("ERR upload-pack: not our ref"), "not our ref"},
+		"an error midway":  {packets("packfile") + "0009\x03oops" + flush, `the server says: "oops"`},
+		"another band":     {packets("packfile") + "0009\x04oops" + flush, "band 4"},
+		"an empty band":    {packets("packfile") + "0004" + flush, "an empty packet"},
+		"nothing":          {"", "ends in the middle"},
+	} {
+		if err := read(c.in); err == nil || !strings.Contains(err.Error(), c.wrong) {
+			t.Errorf("%s: %v, want …%s…", name, err, c.wrong)
+		}
+	}
+}
+
+func FuzzFetch(f *testing.F) {
+	f.Add([]byte(fetchAnswer("\x15\x78\x9c+)JMU\x00\x00\x05\x9f\x01\xf9", "shallow-info", "shallow "+commitA, "delimiter")))
+	f.Add([]byte(packets("packfile") + "0009\x03oops" + flush))
+	f.Add([]byte("tree x\nauthor A <a> 1 +0\ncommitter C <c> 2 +0\nencoding latin1\n\nmessage"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var p packetReader
+		p.reset(bytes.NewReader(in), 1<<20)
+		if _, err := readFetch(&p, commitA); err == nil {
+			t.Fatalf("%q is a pack with commit %s", in, commitA)
+		}
+		c, err := parseCommit(in)
+		if err != nil {
+			return
+		}
+		for _, text := range []string{c.AuthorName, c.AuthorEmail, c.Message} {
+			if !utf8.ValidString(text) {
+				t.Fatalf("%q is not UTF-8", text)
+			}
+		}
+		if _, err := c.Time.MarshalJSON(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

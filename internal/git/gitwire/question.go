@@ -63,29 +63,36 @@ func doubtful(err error) bool {
 
 // lsRefs asks by protocol v2.
 func (q *question) lsRefs(ctx context.Context, at place, want prefixSet) ([]Ref, error) {
-	path := at.path
-	if path == "" {
-		path = q.remote.Path()
-	}
 	size := 64
 	for _, p := range want {
 		size += len("0000ref-prefix \n") + len(p)
 	}
-	body := appendLsRefs(make([]byte, 0, size), want, at.format)
-	resp, err := q.send(ctx, path+"/git-upload-pack", "", body)
+	refs := make([]Ref, 0, max(1, len(want)))
+	err := q.command(ctx, at, appendLsRefs(make([]byte, 0, size), want, at.format), func(p *packetReader) (err error) {
+		refs, err = readLsRefs(p, want, at.format, refs)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
+	return refs, nil
+}
+
+// command sends a command of protocol v2 and reads the answer.
+func (q *question) command(ctx context.Context, at place, body []byte, read func(*packetReader) error) error {
+	path := at.path
+	if path == "" {
+		path = q.remote.Path()
+	}
+	resp, err := q.send(ctx, path+"/git-upload-pack", "", body)
+	if err != nil {
+		return err
+	}
 	defer drop(resp)
 	if err := checkAnswer(resp, q.auth, "application/x-git-upload-pack-result"); err != nil {
-		return nil, err
-	}
-	var refs []Ref
-	err = q.readPackets(resp, func(p *packetReader) (err error) {
-		refs, err = readLsRefs(p, want, at.format, make([]Ref, 0, max(1, len(want))))
 		return err
-	})
-	return refs, err
+	}
+	return q.readPackets(resp, read)
 }
 
 // maxMoves is how many redirects lead from an address to its repository at most.
@@ -121,7 +128,7 @@ func (q *question) meet(ctx context.Context, want prefixSet) (met place, refs []
 			a, err = readAdvertisement(p, want)
 			return err
 		})
-		met.protocol, met.format = a.protocol, a.format
+		met.protocol, met.format, met.filter = a.protocol, a.format, a.filter
 		if met.path == q.remote.Path() {
 			met.path = ""
 		}
