@@ -21,8 +21,7 @@ const lanes = 2
 
 // TestCrash kills Sentry again and again while it works, lets it come to rest, and judges by what its commands wrote.
 func TestCrash(t *testing.T) {
-	kills, seed := setting(t, "SENTRY_CRASH_KILLS", 100), setting(t, "SENTRY_CRASH_SEED", time.Now().UnixNano()%1_000_000)
-	t.Logf("SENTRY_CRASH_KILLS=%d SENTRY_CRASH_SEED=%d", kills, seed)
+	kills, seed := setting(t, "SENTRY_CRASH_KILLS", 100), seed(t)
 	binary(t)
 	for lane := range lanes {
 		t.Run(fmt.Sprintf("lane %d", lane+1), func(t *testing.T) {
@@ -102,17 +101,24 @@ func crash(t *testing.T, kills int, stream func(uint64) *rand.Rand) {
 	}
 }
 
+// seed is what chance begins with; it is told, so that a failure can be tried again.
+func seed(t *testing.T) int {
+	seed := setting(t, "SENTRY_CRASH_SEED", int(time.Now().UnixNano()%1_000_000))
+	t.Logf("SENTRY_CRASH_SEED=%d", seed)
+	return seed
+}
+
 // setting reads a number from the environment.
-func setting[T int | int64](t *testing.T, name string, otherwise T) T {
+func setting(t *testing.T, name string, otherwise int) int {
 	text, ok := os.LookupEnv(name)
 	if !ok {
 		return otherwise
 	}
-	n, err := strconv.ParseInt(text, 10, 64)
+	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
 		t.Fatalf("%s is a number from 1, not %q", name, text)
 	}
-	return T(n)
+	return n
 }
 
 // settle waits until Sentry says that it has seen what the forge has, and has nothing left to do. Whether that is true

@@ -13,8 +13,8 @@
 //	testimony  the witness file, read                                        (witness_test.go)
 //	judge      the rules, as a table; testdata/judge shows each of them fail (judge_test.go)
 //
-// TestGivenUp and TestHeld are about the other end of the promise: what is interrupted too often, or is not to be begun
-// again, is left alone and said to be interrupted.
+// TestFirstStart kills what has no state yet. TestGivenUp and TestHeld are about the other end of the promise: what is
+// interrupted too often, or is not to be begun again, is left alone and said to be interrupted.
 //
 // SENTRY_CRASH_KILLS sets how many times it is killed (default 100), SENTRY_CRASH_SEED what happens (default: of the
 // clock; it is printed). The processes race as they do in life, so a seed repeats the plan, not every interleaving.
