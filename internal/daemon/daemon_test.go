@@ -56,6 +56,7 @@ type world struct {
 	dir    string
 	file   string // the configuration
 	log    *syncBuffer
+	grace  time.Duration
 }
 
 type syncBuffer struct {
@@ -77,16 +78,21 @@ func (b *syncBuffer) String() string {
 
 const canary = "tok-c4n4ry-0123456789abcdef"
 
-func newWorld(t *testing.T, command, extra string) *world {
+func newWorld(t *testing.T, command string) *world {
+	return newPatientWorld(t, command, 2*time.Second)
+}
+
+// newPatientWorld gives commands a grace period when the daemon drains.
+func newPatientWorld(t *testing.T, command string, grace time.Duration) *world {
 	t.Helper()
-	w := &world{t: t, server: gittest.NewServer(t), dir: t.TempDir(), log: &syncBuffer{}}
+	w := &world{t: t, server: gittest.NewServer(t), dir: t.TempDir(), log: &syncBuffer{}, grace: grace}
 	w.a, w.b, w.qa = w.server.Repo(t, "a"), w.server.Repo(t, "b"), w.server.Repo(t, "qa")
 	w.a.Commit(t, "main", map[string]string{"README": "a"}, "first of a")
 	w.b.Commit(t, "main", map[string]string{"README": "b"}, "first of b")
 	w.qa.Commit(t, "main", map[string]string{"run.sh": "echo run"}, "scripts")
 	w.server.SetToken("robot", canary)
 	w.file = filepath.Join(w.dir, "sentry.yaml")
-	w.configure(command, extra)
+	w.configure(command)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the daemon's log:\n%s", w.log)
@@ -96,10 +102,10 @@ func newWorld(t *testing.T, command, extra string) *world {
 }
 
 // configure writes the configuration.
-func (w *world) configure(command, extra string) {
+func (w *world) configure(command string) {
 	w.t.Helper()
 	var b strings.Builder
-	fmt.Fprintf(&b, "polling_interval: 1\nglobal: {state_dir: %q, allow_insecure_http: true, grace: 2s%s}\n", filepath.Join(w.dir, "state"), extra)
+	fmt.Fprintf(&b, "polling_interval: 1\nglobal: {state_dir: %q, allow_insecure_http: true, grace: %s}\n", filepath.Join(w.dir, "state"), w.grace)
 	b.WriteString("groups:\n  g: {quiet_period: 100ms, global_timeout: 30s}\nrepositories:\n")
 	for _, name := range []string{"a", "b"} {
 		fmt.Fprintf(&b, `  - name: %s
@@ -184,9 +190,9 @@ func (w *world) read(f func(*store.Store)) {
 // wait asks until the answer is yes.
 func (w *world) wait(what string, yes func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !yes(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !yes(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("waited a minute for %s", what)
+			w.t.Fatalf("waited three minutes for %s", what)
 		}
 	}
 }
@@ -218,7 +224,7 @@ func (w *world) rollout(id string, states ...sentry.Status) (r sentry.Rollout) {
 
 func TestACommitIsRolledOut(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, `env | sort > "$WITNESS/$SENTRY_REPOSITORY.env"; pwd > "$WITNESS/$SENTRY_REPOSITORY.pwd"; cp "$SENTRY_VECTOR_FILE" "$WITNESS/"; git rev-parse HEAD; sh run.sh`, "")
+	w := newWorld(t, `env | sort > "$WITNESS/$SENTRY_REPOSITORY.env"; pwd > "$WITNESS/$SENTRY_REPOSITORY.pwd"; cp "$SENTRY_VECTOR_FILE" "$WITNESS/"; git rev-parse HEAD; sh run.sh`)
 	_, stop := w.start()
 	w.baselines()
 	to := w.a.Commit(t, "main", map[string]string{"README": "changed"}, "take $(touch /tmp/pwned) orders")
@@ -307,7 +313,7 @@ func TestCommandsCannotSeeTheState(t *testing.T) {
 			[ -e "$f" ] || echo "$f is not there" >> "$WITNESS/seen"
 			if cat "$f" >/dev/null 2>&1; then echo "$f" >> "$WITNESS/seen"; fi
 		done
-		cat "/proc/$PPID/environ" > "$WITNESS/environ" 2>/dev/null || true`, "")
+		cat "/proc/$PPID/environ" > "$WITNESS/environ" 2>/dev/null || true`)
 	_, stop := w.start()
 	w.baselines()
 	w.a.Commit(t, "main", nil, "go")
@@ -325,7 +331,7 @@ func TestCommandsCannotSeeTheState(t *testing.T) {
 
 func TestRestartsLoseNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, `echo "$SENTRY_REPOSITORY $SENTRY_COMMIT" >> "$WITNESS/ran"`, "")
+	w := newWorld(t, `echo "$SENTRY_REPOSITORY $SENTRY_COMMIT" >> "$WITNESS/ran"`)
 	_, stop := w.start()
 	w.baselines()
 	stop()
@@ -346,7 +352,7 @@ func TestRestartsLoseNothing(t *testing.T) {
 
 func TestASecondDaemonIsRefused(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "true", "")
+	w := newWorld(t, "true")
 	w.start()
 	cfg, _, err := w.load()
 	if err != nil {
@@ -361,7 +367,7 @@ func TestASecondDaemonIsRefused(t *testing.T) {
 
 func TestReload(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, `echo one >> "$WITNESS/ran"`, "")
+	w := newWorld(t, `echo one >> "$WITNESS/ran"`)
 	d, stop := w.start()
 	w.baselines()
 
@@ -381,7 +387,7 @@ func TestReload(t *testing.T) {
 	w.a.Commit(t, "main", nil, "under the old configuration")
 	w.rollout("1", sentry.Succeeded)
 
-	w.configure(`echo two >> "$WITNESS/ran"`, "")
+	w.configure(`echo two >> "$WITNESS/ran"`)
 	// The change of the file is found by itself.
 	w.wait("the reload", func() bool { return d.Info().Reload.OK })
 	w.a.Commit(t, "main", nil, "under the new configuration")
@@ -394,7 +400,7 @@ func TestReload(t *testing.T) {
 
 func TestADrainLetsCommandsEnd(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, `echo begin >> "$WITNESS/ran"; sleep 1; echo end >> "$WITNESS/ran"`, "")
+	w := newPatientWorld(t, `echo begin >> "$WITNESS/ran"; sleep 1; echo end >> "$WITNESS/ran"`, time.Minute)
 	_, stop := w.start()
 	w.baselines()
 	w.a.Commit(t, "main", nil, "go")
@@ -411,7 +417,7 @@ func TestADrainLetsCommandsEnd(t *testing.T) {
 
 func TestADrainInterruptsAndTheNextStartGoesOn(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, `echo "begin $SENTRY_REPOSITORY $SENTRY_ATTEMPT" >> "$WITNESS/ran"; [ "$SENTRY_ATTEMPT" -gt 1 ] || sleep 60`, "")
+	w := newWorld(t, `echo "begin $SENTRY_REPOSITORY $SENTRY_ATTEMPT" >> "$WITNESS/ran"; [ "$SENTRY_ATTEMPT" -gt 1 ] || sleep 60`)
 	_, stop := w.start()
 	w.baselines()
 	w.a.Commit(t, "main", nil, "go")
@@ -436,7 +442,7 @@ func TestADrainInterruptsAndTheNextStartGoesOn(t *testing.T) {
 
 func TestARotatedTokenNeedsNoRestart(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, `true`, "")
+	w := newWorld(t, `true`)
 	_, stop := w.start()
 	defer stop()
 	w.baselines()
@@ -452,7 +458,7 @@ func TestARotatedTokenNeedsNoRestart(t *testing.T) {
 
 func TestTheSocketAnswers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "true", "")
+	w := newWorld(t, "true")
 	_, stop := w.start()
 	defer stop()
 	path := daemon.SocketPath(w.stateDir())
@@ -481,7 +487,7 @@ func TestCommandsCannotAsk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t, fmt.Sprintf(`ASK_SOCKET="$PWD/../../../sentry.sock" %q > "$WITNESS/answer" 2>&1`, self), "")
+	w := newWorld(t, fmt.Sprintf(`ASK_SOCKET="$PWD/../../../sentry.sock" %q > "$WITNESS/answer" 2>&1`, self))
 	_, stop := w.start()
 	w.baselines()
 	w.a.Commit(t, "main", nil, "go")
