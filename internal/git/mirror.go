@@ -194,6 +194,17 @@ func (m *mirror) plant(ctx context.Context, dir, branch, commit string) error {
 	return m.git.plant(ctx, m.dir, dir, m.remote, branch, commit)
 }
 
+// canUpdate reports whether a tree of one commit, brought up to date, is what a new tree of the other would be. It is not
+// where attributes differ: they change what is written for files that are the same in both.
+func (m *mirror) canUpdate(ctx context.Context, from, to string) bool {
+	m.use.RLock()
+	defer m.use.RUnlock()
+	_, err := m.git.run(ctx, call{args: []string{
+		"--git-dir=" + m.dir, "diff", "--quiet", "--no-ext-diff", "--no-renames", "--end-of-options", from, to, "--", ":(glob)**/.gitattributes",
+	}})
+	return err == nil // and not where the other commit is not there any more
+}
+
 func (m *mirror) wasChecked(commit string) bool {
 	m.checkedMu.Lock()
 	defer m.checkedMu.Unlock()

@@ -133,24 +133,24 @@ func (s *Sources) Workspace(ctx context.Context, r sentry.Remote, a Auth, branch
 // place puts a tree of a commit, or of a newer one, at dir: a spare, a spare of an earlier commit that is brought up to
 // date, or a new tree.
 func (s *Sources) place(ctx context.Context, src source, a Auth, commit, dir string, progress io.Writer) (string, error) {
-	if spare, fits := s.shelves.take(src, commit); spare != "" {
-		err := os.Rename(spare, dir)
-		if err == nil && fits {
+	if one, ok := s.shelves.take(src, commit); ok {
+		err := os.Rename(one.dir, dir)
+		if err == nil && one.commit == commit {
 			return commit, nil
 		}
 		if err == nil {
 			// What has changed since then is less than all of it.
-			return s.make(ctx, src, a, commit, dir, progress)
+			return s.make(ctx, src, a, commit, spare{dir: dir, commit: one.commit}, progress)
 		}
 		if errors.Is(err, syscall.EXDEV) {
 			s.shelves.giveUp() // spares on another file system than the trees are of no use
 		}
-		s.removeAll([]string{spare})
+		s.removeAll([]string{one.dir})
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
-	return s.make(ctx, src, a, commit, dir, progress)
+	return s.make(ctx, src, a, commit, spare{dir: dir}, progress)
 }
 
 // Prepare fetches a branch and makes trees of it ahead, in the background.
@@ -177,12 +177,12 @@ func (s *Sources) head(ctx context.Context, src source, a Auth) (string, error) 
 	return commit, nil
 }
 
-// make brings a commit and plants its tree at dir, which is empty or holds a tree of an earlier commit in which nobody
+// make brings a commit and plants its tree where there is an empty folder, or a tree of another commit in which nobody
 // has worked. Where the mirror turns out to be damaged, it is fetched anew, once.
-func (s *Sources) make(ctx context.Context, src source, a Auth, commit, dir string, progress io.Writer) (string, error) {
+func (s *Sources) make(ctx context.Context, src source, a Auth, commit string, at spare, progress io.Writer) (string, error) {
 	m := s.mirror(src.remote, len(commit) == 64)
 	for again := false; ; again = true {
-		now, err := s.tryMake(ctx, m, src, a, commit, dir, progress)
+		now, err := s.tryMake(ctx, m, src, a, commit, at, progress)
 		if err == nil || again || !m.damaged(ctx, err) {
 			return now, err
 		}
@@ -195,13 +195,19 @@ func (s *Sources) make(ctx context.Context, src source, a Auth, commit, dir stri
 		if err != nil {
 			return "", err
 		}
-		if err := errors.Join(RemoveTree(dir), os.Mkdir(dir, 0o700)); err != nil {
+		if err := at.clear(); err != nil {
 			return "", err
 		}
 	}
 }
 
-func (s *Sources) tryMake(ctx context.Context, m *mirror, src source, a Auth, commit, dir string, progress io.Writer) (string, error) {
+// clear makes it an empty folder.
+func (one *spare) clear() error {
+	one.commit = ""
+	return errors.Join(RemoveTree(one.dir), os.Mkdir(one.dir, 0o700))
+}
+
+func (s *Sources) tryMake(ctx context.Context, m *mirror, src source, a Auth, commit string, at spare, progress io.Writer) (string, error) {
 	limited, cancel := s.limit(ctx)
 	now, err := m.bring(limited, a, src.branch, commit, progress)
 	cancel()
@@ -210,7 +216,12 @@ func (s *Sources) tryMake(ctx context.Context, m *mirror, src source, a Auth, co
 	}
 	limited, cancel = s.limit(ctx)
 	defer cancel()
-	if err := m.plant(limited, dir, src.branch, now); err != nil {
+	if at.commit != "" && !m.canUpdate(limited, at.commit, now) {
+		if err := at.clear(); err != nil {
+			return "", err
+		}
+	}
+	if err := m.plant(limited, at.dir, src.branch, now); err != nil {
 		return "", fmt.Errorf("cannot check out %s at %s: %w", src, sentry.ShortCommit(now), err)
 	}
 	return now, nil

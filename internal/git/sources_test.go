@@ -458,3 +458,71 @@ func TestSparesOnAnotherFileSystem(t *testing.T) {
 		b.spares(repo.URL, "main", commit, 0)
 	}
 }
+
+// A tree that was brought up to date is what a new one would be.
+func TestUpdatedTreesAreLikeNewOnes(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	file := func(path, content string) gittest.File { return gittest.File{Path: path, Content: content} }
+	gone := func(path string) gittest.File { return gittest.File{Path: path, Delete: true} }
+	nothing := strings.Repeat("1", 40)
+	steps := [][]gittest.File{
+		{file("a", "1\n2\n"), file("d/e/f", "x\n"), file("d/g", "y\n"), {Path: "s", Content: nothing, Mode: "160000"}},
+		{file("a", "3\n"), {Path: "d/g", Content: "y\n", Mode: "100755"}},
+		{gone("d"), {Path: "d", Content: "a", Mode: "120000"}},
+		{gone("d"), file("d/h", "z\n"), gone("s")},
+		{file(".gitattributes", "* text eol=crlf\n")},
+		{file("a", "4\n")},
+		{file("sub/.gitattributes", "* -text\n"), file("sub/x", "x\n")},
+		{gone(".gitattributes"), file("i", "$Id$\n")},
+		{gone("sub/.gitattributes"), file(".gitattributes", "i ident\n")},
+		{gone("a"), file("a/a/a", "deep\n"), file("z/.gitattributes", "* text eol=crlf\n"), file("z/z", "z\n")},
+		{gone("z"), {Path: "z", Content: nothing, Mode: "160000"}, file(".gitignore", "*.o\n"), file("k.o", "object")},
+	}
+	for i, files := range steps {
+		commit := repo.CommitFiles(t, "main", files, fmt.Sprint("step ", i))
+		updated := b.tree(repo.URL, "main", commit)
+		fresh := b.nextDir()
+		gittest.Git(t, "", "-c", "core.protectNTFS=true", "clone", "-q", repo.URL, fresh)
+		if got, want := snapshot(t, updated), snapshot(t, fresh); got != want {
+			t.Errorf("step %d: the tree is\n%s, and should be\n%s", i, got, want)
+		}
+		b.spares(repo.URL, "main", commit, 1)
+	}
+	if log := b.log.String(); log != "" {
+		t.Errorf("logged: %s", log)
+	}
+}
+
+// snapshot writes down all that is in a tree but its repository.
+func snapshot(t *testing.T, dir string) string {
+	t.Helper()
+	var out strings.Builder
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		name, _ := filepath.Rel(dir, path)
+		switch {
+		case err != nil:
+			return err
+		case name == ".git":
+			return filepath.SkipDir
+		case name == ".":
+			return nil
+		case e.Type().IsRegular():
+			info, _ := e.Info()
+			content, err := os.ReadFile(path)
+			fmt.Fprintf(&out, "%s %v %q\n", name, info.Mode()&0o100 != 0, content)
+			return err
+		case e.IsDir():
+			fmt.Fprintf(&out, "%s/\n", name)
+		default:
+			target, err := os.Readlink(path)
+			fmt.Fprintf(&out, "%s -> %s\n", name, target)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}

@@ -36,7 +36,7 @@ type shelf struct {
 
 type spare struct {
 	dir    string
-	commit string
+	commit string // "" for an empty folder
 	bytes  int64
 }
 
@@ -62,9 +62,9 @@ func (s *shelves) of(src source) *shelf {
 	return sh
 }
 
-// take gives a spare of a commit or, where there is none, one of another commit of the branch (fits is false), or "". The
-// caller owns it then.
-func (s *shelves) take(src source, commit string) (dir string, fits bool) {
+// take gives a spare of a commit or, where there is none, one of another commit of the branch; ok is false where there is
+// neither. The caller owns it then.
+func (s *shelves) take(src source, commit string) (one spare, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh := s.of(src)
@@ -73,17 +73,13 @@ func (s *shelves) take(src source, commit string) (dir string, fits bool) {
 	}
 	sh.current = commit
 	at := slices.IndexFunc(sh.spares, func(one spare) bool { return one.commit == commit })
-	if fits = at >= 0; !fits {
+	if at < 0 {
 		at = len(sh.spares) - 1
 	}
 	if at < 0 {
-		return "", false
+		return spare{}, false
 	}
-	taken := sh.spares[at]
-	sh.spares = slices.Delete(sh.spares, at, at+1)
-	s.count--
-	s.bytes -= taken.bytes
-	return taken.dir, fits
+	return s.drop(sh, at), true
 }
 
 // put adds a spare, and gives the folders of those that must go: spares of other commits, those for which there is no
@@ -105,18 +101,18 @@ func (s *shelves) put(src source, one spare) (surplus []string) {
 				oldest = other
 			}
 		}
-		surplus = append(surplus, s.drop(oldest, 0))
+		surplus = append(surplus, s.drop(oldest, 0).dir)
 	}
 	return surplus
 }
 
 // drop takes a spare from a shelf.
-func (s *shelves) drop(sh *shelf, at int) string {
+func (s *shelves) drop(sh *shelf, at int) spare {
 	one := sh.spares[at]
 	sh.spares = slices.Delete(sh.spares, at, at+1)
 	s.count--
 	s.bytes -= one.bytes
-	return one.dir
+	return one
 }
 
 // missing tells how many spares of a commit a branch lacks.
@@ -137,13 +133,13 @@ func (s *shelves) missing(src source, commit string) int {
 }
 
 // outdated takes a spare of another commit off the shelf.
-func (s *shelves) outdated(src source, commit string) (dir string, ok bool) {
+func (s *shelves) outdated(src source, commit string) (one spare, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh := s.of(src)
 	at := slices.IndexFunc(sh.spares, func(one spare) bool { return one.commit != commit })
 	if at < 0 {
-		return "", false
+		return spare{}, false
 	}
 	return s.drop(sh, at), true
 }
@@ -241,32 +237,30 @@ func (s *Sources) fill(ctx context.Context, o order) error {
 		return err
 	}
 	for s.shelves.missing(o.source, commit) > 0 {
-		dir, ok := s.shelves.outdated(o.source, commit)
+		one, ok := s.shelves.outdated(o.source, commit)
 		if !ok {
-			var err error
-			if dir, err = s.newSpare(); err != nil {
+			if one.dir, err = s.newSpare(); err != nil {
 				return err
 			}
 		}
-		now, err := s.make(ctx, o.source, o.auth, commit, dir, io.Discard)
-		if err != nil {
-			s.removeAll([]string{dir})
+		if one.commit, err = s.make(ctx, o.source, o.auth, commit, one, io.Discard); err != nil {
+			s.removeAll([]string{one.dir})
 			return err
 		}
-		commit = now
-		bytes, _ := diskUse(dir, s.o.MaxSpareBytes)
-		surplus := s.shelves.put(o.source, spare{dir: dir, commit: commit, bytes: bytes})
+		commit = one.commit
+		one.bytes, _ = diskUse(one.dir, s.o.MaxSpareBytes)
+		surplus := s.shelves.put(o.source, one)
 		s.removeAll(surplus)
 		if len(surplus) > 0 {
 			break // there is no room; making more would only push out others
 		}
 	}
 	for {
-		dir, ok := s.shelves.outdated(o.source, commit)
+		one, ok := s.shelves.outdated(o.source, commit)
 		if !ok {
 			break
 		}
-		s.removeAll([]string{dir})
+		s.removeAll([]string{one.dir})
 	}
 	return m.tidy(ctx)
 }
