@@ -23,10 +23,11 @@ func TestMain(m *testing.M) {
 
 // cost is what a daemon has cost so far.
 type cost struct {
-	CPU      time.Duration
-	Resident int64 // bytes
-	Heap     int64 // bytes in use after a collection; only where memory was given back
-	Error    string
+	CPU       time.Duration
+	Allocated int64 // bytes, ever
+	Resident  int64 // bytes
+	Heap      int64 // bytes in use after a collection; only where memory was given back
+	Error     string
 }
 
 // daemon is `sentry watch`, all of it, in a process that tells on the side what it costs. It answers "now", and "settled"
@@ -40,7 +41,7 @@ func daemon(args []string, in io.Reader) int {
 		if _, err := fmt.Fscanln(in, &word); err != nil {
 			break
 		}
-		c := cost{CPU: measure.CPU()}
+		c := cost{CPU: measure.CPU(), Allocated: measure.Allocated()}
 		if word == "settled" {
 			debug.FreeOSMemory()
 			time.Sleep(100 * time.Millisecond) // what had a finalizer is free only now

@@ -69,27 +69,31 @@ func TestRatios(t *testing.T) {
 	empty := runs[0]
 	table := measure.Table{
 		Title:   fmt.Sprintf("Idle: a minute of `sentry watch` at an interval of %v, %d branches to a repository\n  (%s)", interval, fleet.Branches, machine),
-		Columns: []string{"watches", "questions", "CPU", "of a core", "CPU a question", "resident", "over empty", "at most", "settled", "over empty", "live heap over empty", "bytes a watch"},
+		Columns: []string{"watches", "questions", "CPU", "of a core", "CPU a question", "allocated a question", "resident", "over empty", "at most", "settled", "over empty", "live heap over empty", "bytes a watch"},
 	}
 	var watches, heap, cpu []float64
 	for _, r := range runs {
 		used := r.end.CPU - r.begin.CPU
 		overHeap := r.settled.Heap - empty.settled.Heap
-		each, bytes := "", ""
+		each, allocated, bytes := "", "", ""
 		if r != empty {
 			more := used - (empty.end.CPU - empty.begin.CPU)
-			each = measure.Time(more / time.Duration(max(1, r.asked)))
+			each = "in the noise"
+			if more > 0 {
+				each = measure.Time(more / time.Duration(max(1, r.asked)))
+			}
+			allocated = measure.Count((r.end.Allocated-r.begin.Allocated-(empty.end.Allocated-empty.begin.Allocated))/max(1, r.asked)) + " B"
 			bytes = measure.Count(overHeap / int64(r.fleet.Watches))
 			if r.fleet.Watches >= 1000 { // below, the differences drown in what the empty daemon does
 				watches, heap, cpu = append(watches, float64(r.fleet.Watches)), append(heap, float64(overHeap)), append(cpu, float64(max(1, more)))
 			}
 		}
-		table.Row(r.fleet.Watches, r.asked, used, fmt.Sprintf("%.3f %%", 100*float64(used)/float64(took)), each,
+		table.Row(r.fleet.Watches, r.asked, used, fmt.Sprintf("%.3f %%", 100*float64(used)/float64(took)), each, allocated,
 			measure.Megabytes(r.usual()), measure.Megabytes(r.usual()-empty.usual()), measure.Megabytes(slices.Max(r.resident)-empty.usual()),
 			measure.Megabytes(r.settled.Resident), measure.Megabytes(r.settled.Resident-empty.settled.Resident),
 			measure.Megabytes(overHeap), bytes)
 	}
-	table.Note("empty: with 10 watches, as no configuration is without a repository. CPU a question: over the empty one.")
+	table.Note("empty: with 10 watches, as no configuration is without a repository. A question: what is spent over the empty one.")
 	table.Note("resident: as it ran, the median of 20 looks; at most: the most of these. settled: after what the runtime keeps for itself was given back.")
 
 	full := runs[len(runs)-1]

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/metrics"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,6 +41,13 @@ func CPUOf(pid int) (time.Duration, error) {
 		all += time.Duration(nanoseconds)
 	}
 	return all, nil
+}
+
+// Allocated is how many bytes this process has allocated on its heap so far, given back or not.
+func Allocated() int64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return int64(sample[0].Value.Uint64())
 }
 
 // Resident is the memory of this process that is in RAM, in bytes.
