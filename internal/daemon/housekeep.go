@@ -11,17 +11,24 @@ import (
 	"sentry/internal/store"
 )
 
-// housekeep keeps history within its bounds, now and every hour.
+const (
+	// settleIn is for what a start is about: to watch again, and to go on with what was left. Tidying up can wait so long.
+	settleIn    = 10 * time.Second
+	tidiedEvery = time.Hour
+)
+
+// housekeep keeps history within its bounds, soon after the start and every hour.
 func (d *Daemon) housekeep(ctx context.Context) {
-	ticker := time.NewTicker(time.Hour)
-	defer ticker.Stop()
+	timer := time.NewTimer(settleIn)
+	defer timer.Stop()
 	for {
-		d.prune(ctx)
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
+		d.prune(ctx)
+		timer.Reset(tidiedEvery)
 	}
 }
 
