@@ -114,7 +114,8 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	d.newRunner(o.Config)
 	local := &deploy.Local{Root: workspaces, LogsDir: d.logsDir, Commands: &d.runner, Mask: o.Mask, Log: d.log}
 	if err := local.Sweep(); err != nil {
-		return nil, fmt.Errorf("cannot remove the workspaces that an earlier run left: %w", err)
+		// A command may have left files of another user. They are in nobody's way: workspaces have names of their own.
+		d.log.Error("cannot remove all workspaces that an earlier run left", logger.KeyError, err)
 	}
 	d.sources = d.git.NewSources(git.SourcesOptions{
 		Mirrors: filepath.Join(stateDir, "mirrors"), Spares: filepath.Join(workspaces, deploy.SparesDir),

@@ -200,6 +200,10 @@ func (a *attempt) command(ctx context.Context, c config.Command) Outcome {
 
 // try runs a command once. again tells whether another try could end otherwise.
 func (a *attempt) try(ctx context.Context, step *sentry.Step, c config.Command) (o Outcome, again bool) {
+	// The folder may have been removed with the logs of old: a clock that jumps makes everything old.
+	if err := os.MkdirAll(a.logs(), 0o700); err != nil {
+		return Outcome{sentry.Failed, fmt.Sprintf("cannot write the log: %v", err)}, true
+	}
 	result := a.Commands.Run(ctx, command.Spec{
 		Script:   c.Run,
 		Dir:      a.source(),

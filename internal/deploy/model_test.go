@@ -521,8 +521,14 @@ func (th *theatre) judgeState(rollouts map[string]sentry.Rollout, say func(strin
 	turns := map[sentry.Watch][]int64{}
 	answered := map[sentry.Watch][]int64{}
 	for _, r := range rollouts {
-		if want, _ := Verdict(r.Deployments); r.Status != want && r.Status.Terminal() && len(r.Deployments) > 0 &&
-			!(want == sentry.Canceled && (r.Status == sentry.Interrupted || r.Status == sentry.TimedOut)) {
+		want, _ := Verdict(r.Deployments)
+		unfinished := slices.ContainsFunc(r.Deployments, func(d sentry.Deployment) bool {
+			return d.Status == sentry.Skipped || d.Status == sentry.Interrupted
+		})
+		switch gaveUp := r.Status == sentry.Interrupted || r.Status == sentry.TimedOut; {
+		case len(r.Deployments) == 0, r.Status == want && (want != sentry.Succeeded || !unfinished):
+		case gaveUp && unfinished: // the deadline, or a death, kept something from beginning
+		default:
 			say("rollout %s is %s, its deployments say %s", r.ID, r.Status, want)
 		}
 		for _, c := range r.Trigger.Changes {

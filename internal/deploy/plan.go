@@ -109,6 +109,10 @@ func (p *planner) member(repo *config.Repository, scope sentry.Scope) {
 		change, changed := p.changes[w]
 		head, recorded := p.standing(w)
 		if changed {
+			if recorded && head.Generation > change.Generation {
+				// Its repository was in another group meanwhile, which rolled out a newer head: never go back.
+				change.To, change.Generation, change.Author, change.Subject = head.Commit, head.Generation, head.Author, head.Subject
+			}
 			p.add(w, sentry.Revision{Commit: change.To, Author: change.Author, Subject: change.Subject}, change.From, change.Generation)
 			p.vector = append(p.vector, sentry.VectorEntry{Watch: w, Commit: change.To, Generation: change.Generation, Changed: true})
 			planned++
@@ -116,6 +120,10 @@ func (p *planner) member(repo *config.Repository, scope sentry.Scope) {
 			continue
 		}
 		if !recorded {
+			if slices.Contains(t.Watches, w) { // asked for by name, and gone: that is an answer, not an omission
+				p.add(w, sentry.Revision{}, "", 0)
+				planned++
+			}
 			continue
 		}
 		p.vector = append(p.vector, sentry.VectorEntry{Watch: w, Commit: head.Commit, Generation: head.Generation})

@@ -56,10 +56,11 @@ func (s *Service) recoverOne(ctx context.Context, old sentry.Rollout) error {
 
 // giveUp ends a rollout whose end nobody knows: what ran is interrupted, what waited is skipped.
 func (s *Service) giveUp(rollout sentry.Rollout, reason string) error {
-	err := s.store.Decide(context.Background(), sentry.Decision{
+	held := sentry.Decision{
 		Verb: sentry.Held, Group: rollout.Group, Rollout: rollout.ID,
 		Reason: reason + "; `sentry retry " + rollout.ID + "` rolls it out again",
-	})
+	}
+	err := s.persist(context.Background(), func(ctx context.Context) error { return s.store.Decide(ctx, held) })
 	if err != nil {
 		return err
 	}
@@ -69,10 +70,12 @@ func (s *Service) giveUp(rollout sentry.Rollout, reason string) error {
 // end ends what is not terminal yet of a rollout with a status, and the rollout with the fold of all.
 func (s *Service) end(rollout sentry.Rollout, status sentry.Status, reason string) error {
 	ctx := context.Background()
+	open := false // something had not ended
 	for i, d := range rollout.Deployments {
 		if d.Status.Terminal() {
 			continue
 		}
+		open = true
 		if d.Status == sentry.Pending && status == sentry.Interrupted {
 			d.Status = sentry.Skipped
 		} else {
@@ -86,8 +89,8 @@ func (s *Service) end(rollout sentry.Rollout, status sentry.Status, reason strin
 		rollout.Deployments[i] = d
 	}
 	verdict, why := Verdict(rollout.Deployments)
-	if verdict == sentry.Canceled && status == sentry.Interrupted {
-		verdict = sentry.Interrupted // everything was skipped because nobody knows
+	if open && status == sentry.Interrupted && (verdict == sentry.Canceled || verdict == sentry.Succeeded) {
+		verdict, why = sentry.Interrupted, reason+": "+why // it was given up before all had begun: that is no success
 	}
 	err := s.persist(ctx, func(ctx context.Context) error { return s.store.Finish(ctx, rollout.ID, verdict, why) })
 	if err == nil {

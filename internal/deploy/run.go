@@ -120,6 +120,7 @@ func (r *run) finish(ctx context.Context, started []bool) error {
 	if errors.Is(cause, errShutdown) && !r.settled() {
 		return r.interrupt()
 	}
+	late := false // the deadline kept something from beginning
 	for i, d := range r.rollout.Deployments {
 		if d.Status.Terminal() || started[i] {
 			continue
@@ -133,6 +134,7 @@ func (r *run) finish(ctx context.Context, started []bool) error {
 			d.Reason = r.failure
 		default:
 			d.Reason = cause.Error() + " before it began"
+			late = errors.Is(cause, errDeadline)
 		}
 		if d.Attempt > 0 && d.Status == sentry.Skipped { // an earlier attempt ran, and was interrupted
 			d.Status = sentry.Interrupted
@@ -144,8 +146,8 @@ func (r *run) finish(ctx context.Context, started []bool) error {
 		r.rollout.Deployments[i] = d
 	}
 	status, reason := Verdict(r.rollout.Deployments)
-	if status == sentry.Canceled && errors.Is(cause, errDeadline) {
-		status, reason = sentry.TimedOut, cause.Error()+" before anything began"
+	if late {
+		status, reason = sentry.TimedOut, cause.Error()+" before all had begun: "+reason
 	}
 	err := r.service.persist(ctx, func(ctx context.Context) error {
 		return r.service.store.Finish(ctx, r.rollout.ID, status, reason)
@@ -183,11 +185,14 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 	if d.StartedAt.IsZero() {
 		d.StartedAt = s.now()
 	}
+	var lost error // what could not be saved is not forgotten because something later could
 	save := func(current sentry.Deployment) error {
 		d.Source, d.Steps, d.PipelineRuns = current.Source, current.Steps, current.PipelineRuns
 		copied := d
 		copied.Steps = slices.Clone(d.Steps)
-		return s.persist(ctx, func(ctx context.Context) error { return s.store.SaveDeployment(ctx, copied) })
+		err := s.persist(ctx, func(ctx context.Context) error { return s.store.SaveDeployment(ctx, copied) })
+		lost = errors.Join(lost, err)
+		return err
 	}
 
 	outcome := r.attempt(ctx, as, d, save)
@@ -199,7 +204,8 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 		d.Status, d.Reason, d.FinishedAt = outcome.Status, outcome.Reason, s.now()
 		s.logEnd(log, "deployment", d.Status, d.Reason, d.FinishedAt.Sub(d.StartedAt))
 	}
-	return ended{index, d, save(d)}
+	_ = save(d) // it is in lost
+	return ended{index, d, lost}
 }
 
 // attempt hands the deployment to the executor, unless it can be told beforehand that it must fail.

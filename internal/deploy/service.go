@@ -67,6 +67,8 @@ type Service struct {
 type active struct {
 	id     string
 	cancel context.CancelCauseFunc
+	// repositories have a deployment in it, whatever group they are in by now.
+	repositories map[string]bool
 }
 
 // New makes a Service. It does nothing until Recover, Once or Run is called.
@@ -163,10 +165,12 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 			continue
 		}
 		oldest[group] = true
-		if s.busy(group) || (s.groups != nil && !s.groups[group]) {
+		if s.busy(group, cfg.Members(group)) || (s.groups != nil && !s.groups[group]) {
 			continue
 		}
-		if _, is := paused[group]; is {
+		// A group that is not configured any more does not roll out: it only hands its changes over, paused or not.
+		_, configured := cfg.Group(group)
+		if _, is := paused[group]; is && configured {
 			continue
 		}
 		if g, ok := cfg.Group(group); ok && !w.Urgent {
@@ -176,8 +180,10 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 			}
 		}
 		switch err := s.begin(ctx, cfg, w); {
-		case errors.Is(err, store.ErrStale):
-			next = 1 // a change joined meanwhile: plan again, with it
+		case errors.Is(err, store.ErrStale), errors.Is(err, store.ErrFinal):
+			next = 1 // a change joined meanwhile, or somebody canceled it: look again
+		case errors.Is(err, store.ErrBusy):
+			next = min(next, time.Second)
 		case errors.Is(err, store.ErrDiskFull):
 			// It stays queued. Heads go on being asked for, and it begins when there is room again.
 			s.log.Error("cannot begin a rollout", logger.KeyGroup, group, logger.KeyRollout, id, logger.KeyError, err)
@@ -228,8 +234,12 @@ func (s *Service) begin(ctx context.Context, cfg *config.Config, w store.Waiting
 // that stops lets it drain.
 func (s *Service) launch(cfg *config.Config, rollout sentry.Rollout) {
 	ctx, cancel := context.WithCancelCause(context.Background())
+	a := &active{rollout.ID, cancel, map[string]bool{}}
+	for _, d := range rollout.Deployments {
+		a.repositories[d.Repository] = true
+	}
 	s.mu.Lock()
-	s.active[rollout.Group] = &active{rollout.ID, cancel}
+	s.active[rollout.Group] = a
 	s.mu.Unlock()
 	s.runs.Go(func() {
 		defer cancel(nil)
@@ -319,10 +329,22 @@ func (s *Service) Drain(grace time.Duration) {
 // Wait returns when nothing runs any more.
 func (s *Service) Wait() { s.runs.Wait() }
 
-func (s *Service) busy(group string) bool {
+// busy reports whether a group has a rollout running, or one of its members a part in that of another group: a reload
+// may have moved it here, and two deployments of one repository never run at once, nor an older head after a newer one.
+func (s *Service) busy(group string, members []*config.Repository) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.active[group] != nil
+	if s.active[group] != nil {
+		return true
+	}
+	for _, a := range s.active {
+		for _, m := range members {
+			if a.repositories[m.Name] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (s *Service) logEnd(log *slog.Logger, what string, status sentry.Status, reason string, took time.Duration) {

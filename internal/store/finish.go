@@ -66,7 +66,7 @@ func orStatus(reason string, status sentry.Status) string {
 // Errors: ErrFinal where it has ended, ErrNotFound.
 func (s *Store) Cancel(ctx context.Context, id, by, reason string) (sentry.Status, error) {
 	var status sentry.Status
-	err := s.write(ctx, func(t *tx) error {
+	err := s.writeEnd(ctx, func(t *tx) error {
 		v, err := t.find(id)
 		if err != nil {
 			return err

@@ -56,7 +56,7 @@ func (q *queue) move(c sentry.Change, from *rolloutRow, group string, rule sentr
 		return err
 	}
 	if begun != "" {
-		return q.tx.drop(c, from, fmt.Sprintf("it belongs to group %s now, where rollout %s has a newer commit of the branch", group, begun))
+		return q.tx.drop(c, from, fmt.Sprintf("it belongs to group %s now, and %s has a newer commit of the branch", group, begun))
 	}
 	if p == nil {
 		if p, err = q.find(c.Watch, group, rule); err != nil {
@@ -82,7 +82,18 @@ func (q *queue) newer(c sentry.Change, group string) (waits *place, begun string
 		found  place
 		status sentry.Status
 	)
-	ok, err := q.tx.one(`SELECT r.sequence, r.suffix, r.status FROM changes c JOIN rollouts r ON r.sequence = c.rollout
+	// In whatever group it was: a repository may have moved more than once, and what has begun has begun.
+	ok, err := q.tx.one(`SELECT coalesce(r.sequence, 0), coalesce(r.suffix, '') FROM changes c LEFT JOIN rollouts r ON r.sequence = c.rollout
+		WHERE c.repository = ? AND c.branch = ? AND c.generation > ? AND (c.fate = 'pruned' OR r.status <> 'pending') ORDER BY c.generation LIMIT 1`, func(r row) error {
+		if begun = "a rollout that is not kept any more"; r.int(0) > 0 {
+			begun = "rollout " + sentry.RolloutID(r.int(0), r.text(1))
+		}
+		return nil
+	}, c.Repository, c.Branch, c.Generation)
+	if err != nil || ok {
+		return nil, begun, err
+	}
+	ok, err = q.tx.one(`SELECT r.sequence, r.suffix, r.status FROM changes c JOIN rollouts r ON r.sequence = c.rollout
 		WHERE c.repository = ? AND c.branch = ? AND c.generation > ? AND c.grp = ? ORDER BY c.generation LIMIT 1`, func(r row) error {
 		found = place{sequence: r.int(0), id: sentry.RolloutID(r.int(0), r.text(1)), group: group, waited: true}
 		status = r.status(2)
@@ -92,7 +103,7 @@ func (q *queue) newer(c sentry.Change, group string) (waits *place, begun string
 		return nil, "", err
 	}
 	if status != sentry.Pending {
-		return nil, found.id, nil
+		return nil, "rollout " + found.id, nil
 	}
 	for _, p := range q.used {
 		if p.sequence == found.sequence {
