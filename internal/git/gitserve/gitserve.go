@@ -5,6 +5,7 @@
 package gitserve
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -93,8 +94,19 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p := r.Header.Get("Git-Protocol"); p != "" && gitProtocol.MatchString(p) {
 		one.Env = append(one.Env[:len(one.Env):len(one.Env)], "GIT_PROTOCOL="+p)
 	}
-	one.ServeHTTP(w, r)
+	// What git writes in pieces leaves in one where it is small, as it does behind the usual web servers.
+	out := &collector{ResponseWriter: w, buf: bufio.NewWriterSize(w, 64<<10)}
+	one.ServeHTTP(out, r)
+	_ = out.buf.Flush()
 }
+
+// collector gathers an answer before it passes it on.
+type collector struct {
+	http.ResponseWriter
+	buf *bufio.Writer
+}
+
+func (c *collector) Write(p []byte) (int, error) { return c.buf.Write(p) }
 
 func (s *server) admitted(r *http.Request) bool {
 	if s.o.Token == "" {

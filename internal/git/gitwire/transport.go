@@ -309,9 +309,12 @@ func (t *transport) closeOld() {
 	}
 }
 
+// bufferSize lets a question for some 300 branches, and its answer, pass in one piece: each piece more wakes somebody up.
+const bufferSize = 16 << 10
+
 var (
-	bufferedReaders = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
-	bufferedWriters = sync.Pool{New: func() any { return bufio.NewWriter(nil) }}
+	bufferedReaders = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, bufferSize) }}
+	bufferedWriters = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, bufferSize) }}
 )
 
 func putReader(r *bufio.Reader) {
