@@ -66,6 +66,13 @@ func (a *app) carryOut(ctx context.Context, d *daemon.Daemon, requests []store.R
 	working, stop := w.limit(ctx)
 	defer stop()
 	a.note("no daemon is running: rolling out here")
+	left, err := d.Interrupted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(left) > 0 {
+		a.note("first goes on with %s, which was interrupted", strings.Join(left, " and "))
+	}
 
 	// The watcher looks until the work has ended, however it was told to end.
 	looking, look := context.WithCancel(context.WithoutCancel(ctx))

@@ -62,6 +62,7 @@ func (a *app) locate() (place, error) {
 		dir, err := filepath.Abs(a.flags.stateDir)
 		return place{stateDir: dir}, err
 	case a.missing() && !a.root.PersistentFlags().Changed("config"):
+		a.note("there is no %s here; looking at %s (--config and --state-dir name others)", a.flags.config, config.DefaultStateDir())
 		return place{stateDir: config.DefaultStateDir()}, nil
 	case a.missing():
 		return place{}, a.noConfig(err)

@@ -4,11 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"sentry/internal/logger"
 	"sentry/internal/sentry"
 	"sentry/internal/store"
 )
+
+// Interrupted gives the rollouts of the daemon's groups that a dead owner left running: they go on before anything else.
+func (d *Daemon) Interrupted(ctx context.Context) ([]string, error) {
+	left, err := d.store.Left(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, r := range left {
+		if slices.Contains(d.o.Groups, r.Group) {
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids, nil
+}
 
 // RolloutOnce does the work of `trigger` where no daemon runs: it asks the repositories of the groups for their heads,
 // queues the rollouts and carries them out. begun is called with their identifiers before anything runs. When ctx ends

@@ -215,8 +215,8 @@ func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deploymen
 	case !configured:
 		return r.refuse(d, save, fmt.Sprintf("repository %s is no longer configured", d.Repository))
 	case d.Commit == "":
-		return r.refuse(d, save, fmt.Sprintf("no commit of branch %s is known: it does not exist, or %s has not answered yet (see `sentry why %s`)",
-			d.Branch, repo.Monitor.Remote.Host(), d.Repository))
+		return r.refuse(d, save, fmt.Sprintf("no commit of branch %s is known: it does not exist, or %s does not answer; `sentry check` tells which",
+			d.Branch, repo.Monitor.Remote))
 	}
 	if repo.Deploy.Timeout > 0 {
 		var cancel context.CancelFunc

@@ -173,7 +173,7 @@ func parseSCP(text string) (Remote, error) {
 		return Remote{}, err
 	case port != "":
 		return Remote{}, errors.New("a port needs the form ssh://user@host:port/path")
-	case len(host) == 1:
+	case len(host) == 1 && at < 0: // with a user before it, it is the alias of a host
 		return Remote{}, errors.New("a drive letter is not a host; write file:///C:/path")
 	case strings.HasPrefix(path, "-"):
 		return Remote{}, errors.New(`its path begins with "-", which ssh would take for an option`)

@@ -26,6 +26,7 @@ func TestParseRemote(t *testing.T) {
 		{"ssh://git@host.example:2222/~me/repo", "", "host.example:2222", "ssh://host.example:2222", "/~me/repo"},
 		{"git@github.com:owner/repo.git", "", "github.com", "ssh://github.com:22", "/owner/repo.git"},
 		{"github.com:owner/repo.git", "", "github.com", "ssh://github.com:22", "/owner/repo.git"},
+		{"git@h:team/repo", "git@h:team/repo", "h", "ssh://h:22", "/team/repo"},
 		{"git@host:/srv/repo", "ssh://git@host/srv/repo", "host", "ssh://host:22", "/srv/repo"},
 		{"git@[::1]:repo", "", "[::1]", "ssh://[::1]:22", "/repo"},
 		{"file:///srv/git/repo.git", "", "", "file://", "/srv/git/repo.git"},
