@@ -37,6 +37,7 @@ func (h *handler) rollouts(w http.ResponseWriter, r *http.Request) error {
 	if list == nil {
 		list = []sentry.Rollout{}
 	}
+	h.abandoned(list)
 	return answer(w, http.StatusOK, List[sentry.Rollout]{list})
 }
 
@@ -48,7 +49,21 @@ func (h *handler) rollout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answer(w, http.StatusOK, rollout)
+	one := []sentry.Rollout{rollout}
+	h.abandoned(one)
+	return answer(w, http.StatusOK, one[0])
+}
+
+// abandoned says of rollouts that are on record as running that nobody runs them, where nobody owns the state.
+func (h *handler) abandoned(list []sentry.Rollout) {
+	if h.Control != nil {
+		return
+	}
+	for i := range list {
+		if r := &list[i]; r.Status == sentry.Running {
+			r.Reason = "interrupted: no daemon is running; it begins again, or is given up, when Sentry starts"
+		}
+	}
 }
 
 func first(values []string) string {

@@ -51,6 +51,7 @@ func (h *handler) present(ctx context.Context) (Status, error) {
 	if err != nil {
 		return status, err
 	}
+	h.abandoned(active)
 	status.Items = groups(h.Config(), heads, asked, active, paused)
 	return status, nil
 }
