@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -148,16 +149,21 @@ func (d *sentryd) start() {
 	d.cmd = exec.Command(d.binary, "-config", d.config(), "watch")
 	d.cmd.Env = d.environ()
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
-	if err := d.cmd.Start(); err != nil {
-		d.t.Fatalf("cannot start sentry: %v", err)
-	}
-	exited := make(chan struct{})
-	d.exited = exited
-	cmd := d.cmd
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // where the test is ended from outside
+	cmd, started, exited := d.cmd, make(chan error), make(chan struct{})
 	go func() {
 		defer close(exited)
-		_ = cmd.Wait() // how it ended is in ProcessState
+		runtime.LockOSThread() // it would die with the thread that started it
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // how it ended is in ProcessState
+		}
 	}()
+	if err := <-started; err != nil {
+		d.t.Fatalf("cannot start sentry: %v", err)
+	}
+	d.exited = exited
 }
 
 func (d *sentryd) alive() bool {
