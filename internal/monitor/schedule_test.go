@@ -125,10 +125,10 @@ func TestScheduleBounds(t *testing.T) {
 		if again := retry(interval, rapid.IntRange(1, 1000).Draw(t, "n"), u); again < min(interval/4, hotFloor) || again > 2*interval {
 			t.Fatalf("retry waits %v at an interval of %v", again, interval)
 		}
-		if at := early(now, wait); at > now+wait || at <= now || at < now+wait-wait/128 {
+		if at := early(now, wait); at > now+wait || at <= now || at < now+wait-wait/fineness {
 			t.Fatalf("early(%d, %d) = %d", now, wait, at)
 		}
-		if at := late(now, wait); at < now+wait || at > now+wait+wait/128 {
+		if at := late(now, wait); at < now+wait || at > now+wait+wait/fineness {
 			t.Fatalf("late(%d, %d) = %d", now, wait, at)
 		}
 	})
