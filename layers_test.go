@@ -24,6 +24,7 @@ var layers = map[string]int{
 	"monitor":      4,
 	"deploy":       4,
 	"git":          3,
+	"forge":        2,
 	"git/gitwire":  2,
 	"git/gitserve": 2,
 	"command":      2,
@@ -35,7 +36,7 @@ var layers = map[string]int{
 }
 
 // testHelpers are packages that only tests import; nothing else may.
-var testHelpers = []string{"git/gittest", "store/storetest"}
+var testHelpers = []string{"forge/forgetest", "git/gittest", "store/storetest"}
 
 // seesConfig are the only packages that know the configuration. The hands below take plain arguments, so that they
 // can be used, and understood, without it.
@@ -48,6 +49,7 @@ var forbidden = map[string]string{
 	"math/rand":                       "math/rand/v2",
 	"io/ioutil":                       "deprecated",
 	"github.com/stretchr/testify":     "the tests use the testing package and go-cmp",
+	"sentry/internal/forge/forgetest": "for tests only",
 	"sentry/internal/git/gittest":     "for tests only",
 	"sentry/internal/store/storetest": "for tests only",
 }

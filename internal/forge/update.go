@@ -1,0 +1,110 @@
+package forge
+
+import "slices"
+
+// Update takes the repositories of a configuration, all of them, and forgets those that are gone. Which of them share a
+// credential decides how they are asked.
+func (f *Forges) Update(repositories []*Repository) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	accounts := map[accountKey]*account{}
+	places := make(map[*Repository]*place, len(repositories))
+	members := map[*account][]*Repository{}
+	for _, r := range repositories {
+		a := f.accountOf(accounts, r)
+		members[a] = append(members[a], r)
+		p := &place{account: a}
+		if old := f.places[r]; old != nil && old.account == a {
+			p.known = old.known
+		}
+		places[r] = p
+	}
+	for a, all := range members {
+		a.mu.Lock()
+		a.members, a.auth = len(all), all[0].Auth
+		a.mu.Unlock()
+		if a.service != nil {
+			a.service.update(all)
+		}
+	}
+	f.accounts, f.places = accounts, places
+	f.assignLanes()
+}
+
+// accountOf gives the account of a repository out of those given, or an older one, or a new one, which it adds to them.
+// The caller holds f.mu.
+func (f *Forges) accountOf(accounts map[accountKey]*account, r *Repository) *account {
+	base, err := apiBase(r)
+	key := accountKey{kind: r.Kind, api: label(base), key: r.Auth.Key}
+	if base == nil || err != nil {
+		key = accountKey{kind: Git, api: r.Remote.Origin(), key: r.Auth.Key}
+		base = nil
+	} else {
+		key.api = base.String()
+	}
+	a := accounts[key]
+	if a == nil {
+		if a = f.accounts[key]; a == nil {
+			a = f.open(key, r)
+		}
+		accounts[key] = a
+	}
+	return a
+}
+
+// open makes an account.
+func (f *Forges) open(key accountKey, r *Repository) *account {
+	return &account{accountKey: key, auth: r.Auth}
+}
+
+// assignLanes decides who shares a lane. All repositories of an origin do, whatever their credentials, except those that
+// are asked many at once: they have a lane for each account, named after the credential unless they are alone there. The
+// caller holds f.mu.
+func (f *Forges) assignLanes() {
+	together := map[*account]bool{}
+	for _, a := range f.accounts {
+		batch, sweep := a.batches()
+		together[a] = batch > 1 || sweep
+	}
+	neighbours := map[string][]*account{} // the lanes at an origin; nil stands for the one of all that are asked one by one
+	for r, p := range f.places {
+		a := p.account
+		if !together[a] {
+			a = nil
+		}
+		if origin := r.Remote.Origin(); !slices.Contains(neighbours[origin], a) {
+			neighbours[origin] = append(neighbours[origin], a)
+		}
+	}
+	for r, p := range f.places {
+		p.lane = r.Remote.Origin()
+		if together[p.account] && len(neighbours[p.lane]) > 1 {
+			p.lane += " " + p.account.name()
+		}
+	}
+}
+
+// name names an account among others at an origin.
+func (a *account) name() string {
+	if a.key == "" {
+		return string(a.kind)
+	}
+	return string(a.kind) + " " + a.key
+}
+
+// Lane says with whom a repository may be asked in one question.
+func (f *Forges) Lane(r *Repository) Lane {
+	p := f.place(r)
+	if p == nil {
+		return Lane{Key: r.Remote.Origin(), Batch: 1}
+	}
+	batch, sweep := p.account.batches()
+	return Lane{Key: p.lane, Batch: batch, Sweep: sweep}
+}
+
+// place gives what is known of a repository, nil where the configuration does not have it.
+func (f *Forges) place(r *Repository) *place {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.places[r]
+}
