@@ -56,6 +56,9 @@ func (noState) Rollout(_ context.Context, id string) (sentry.Rollout, error) {
 // Rollouts gives none.
 func (noState) Rollouts(context.Context, store.Filter) ([]sentry.Rollout, error) { return nil, nil }
 
+// Latest gives none.
+func (noState) Latest(context.Context, ...string) (map[string]sentry.Rollout, error) { return nil, nil }
+
 // Why gives nothing.
 func (noState) Why(context.Context, store.WhyFilter) ([]sentry.Decision, error) { return nil, nil }
 

@@ -20,10 +20,8 @@ func (h *handler) status(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	for i := range status.Items {
-		if err := h.addLast(r.Context(), &status.Items[i]); err != nil {
-			return err
-		}
+	if err := h.addLast(r.Context(), status.Items); err != nil {
+		return err
 	}
 	return answer(w, http.StatusOK, status)
 }
@@ -71,23 +69,22 @@ func (h *handler) active(ctx context.Context) (all []sentry.Rollout, err error) 
 	}
 }
 
-// addLast adds the newest rollout of a group that has ended.
-func (h *handler) addLast(ctx context.Context, g *Group) error {
-	last, err := h.Store.Rollouts(ctx, store.Filter{Group: g.Name, Status: terminal(), Limit: 1})
-	if err == nil && len(last) > 0 {
-		g.Last = &last[0]
+// addLast adds to each group its newest rollout that has ended, with one question for all of them.
+func (h *handler) addLast(ctx context.Context, groups []Group) error {
+	names := make([]string, len(groups))
+	for i := range groups {
+		names[i] = groups[i].Name
 	}
-	return err
-}
-
-func terminal() []sentry.Status {
-	var list []sentry.Status
-	for _, s := range sentry.Statuses() {
-		if s.Terminal() {
-			list = append(list, s)
+	latest, err := h.Store.Latest(ctx, names...)
+	if err != nil {
+		return err
+	}
+	for i := range groups {
+		if last, ok := latest[groups[i].Name]; ok {
+			groups[i].Last = &last
 		}
 	}
-	return list
+	return nil
 }
 
 // group is present for one group; not_found where neither the configuration nor the state knows it.
@@ -96,9 +93,10 @@ func (h *handler) group(ctx context.Context, name string) (Group, error) {
 	if err != nil {
 		return Group{}, err
 	}
-	for _, g := range status.Items {
+	for i, g := range status.Items {
 		if g.Name == name {
-			return g, h.addLast(ctx, &g)
+			err := h.addLast(ctx, status.Items[i:i+1])
+			return status.Items[i], err
 		}
 	}
 	return Group{}, unknown("group", name, groupNames(h.Config()))

@@ -118,7 +118,7 @@ func (h *handler) tell(ctx context.Context, status Status, about About, n int) (
 func (h *handler) addLastOf(ctx context.Context, status *Status, which func(Group) bool) error {
 	for i := range status.Items {
 		if which(status.Items[i]) {
-			if err := h.addLast(ctx, &status.Items[i]); err != nil {
+			if err := h.addLast(ctx, status.Items[i:i+1]); err != nil {
 				return err
 			}
 		}
