@@ -14,7 +14,7 @@ import (
 func token() codec[Auth] {
 	c := parsed(
 		func(_ *decoder, s *scalar, into *Auth) error {
-			if err := checkToken(s.text); err != nil {
+			if err := checkSecret(accessToken, s.text); err != nil {
 				return withHint(fmt.Errorf("%w%s", err, s.origin()), "check where it comes from")
 			}
 			into.Token, into.literal = sentry.NewSecret(s.text), len(s.variables) == 0
@@ -49,30 +49,97 @@ func checkAuth(d *decoder, at *place, n *yaml.Node, given map[string]*yaml.Node,
 	if given["token"] != nil && given["token_file"] != nil {
 		d.wrong(at.at("token_file"), given["token_file"], "token and token_file are both given", "keep one of them")
 	}
-	if a.TokenFile != "" {
-		a.file = d.config.secretFile(a.TokenFile)
+	for _, name := range []string{"token", "token_file"} {
+		if given["app"] != nil && given[name] != nil {
+			d.wrong(at.at(name), given[name], name+" and app are both given", "keep one of them: the app makes its own tokens")
+		}
 	}
+	if a.TokenFile != "" {
+		a.file = d.config.secretFile(accessToken, a.TokenFile)
+	}
+}
+
+// secretPath is the path of a file that holds the secret of webhooks.
+func secretPath[T any](field func(*T) *SecretFile) codec[T] {
+	c := path(func(into *T) *string { return &field(into).Path })
+	read := c.read
+	c.read = func(d *decoder, at *place, n *yaml.Node, into *T) {
+		read(d, at, n, into)
+		if s := field(into); s.Path != "" {
+			s.file = d.config.secretFile(webhookSecret, s.Path)
+		}
+	}
+	return c
 }
 
 // checkAccess tells where credentials and address do not fit each other. None of it is unsafe, as a credential goes only
 // to the origin beside it; but whoever gave one expects that it is used.
-func checkAccess(d *decoder, at *place, n *yaml.Node, r sentry.Remote, a Auth) {
+//
+// A token serves the forge's API also where git goes by ssh; with the kind git there is no API.
+func checkAccess(d *decoder, at *place, n *yaml.Node, r sentry.Remote, kind string, a Auth) {
 	if n == nil || r.IsZero() {
 		return
 	}
 	n = follow(n)
+	if a.App != nil && kind != "" && kind != "github" {
+		d.wrong(at.at("app"), valueOf(n, "app"), "apps are GitHub's, and the repository is of the kind "+kind, "set repo_type: github for a GitHub server, or use token_file")
+	}
 	hasToken := !a.Token.Empty() || a.TokenFile != ""
 	hasKey := a.SSHKeyFile != "" || a.KnownHostsFile != ""
 	switch scheme := r.Scheme(); {
-	case scheme == "file" && (hasToken || hasKey || a.Username != ""):
+	case scheme == "file" && (hasToken || hasKey || a.App != nil || a.Username != ""):
 		d.warn(at, n, "nothing reads it for a repository on this machine", "")
-	case scheme == "ssh" && (hasToken || a.Username != ""):
+	case scheme == "ssh" && kind == "git" && (hasToken || a.Username != ""):
 		d.warn(at, n, "username and token are not used for an ssh address", "use ssh_key_file, and give the user in the address: user@host:path")
 	case scheme != "ssh" && hasKey:
 		d.warn(at, n, "ssh_key_file and known_hosts_file are not used for an "+scheme+" address", "use token or token_file")
+	case scheme == "ssh" && a.Username != "":
+		d.warn(at, n, "a username is not used for an ssh address", "give the user in the address: user@host:path")
+	case a.App != nil && a.Username != "":
+		d.warn(at, n, "a username is not used with an app", "")
 	case scheme != "ssh" && a.Username != "" && !hasToken:
 		d.warn(at, n, "a user name without a token proves nothing", "add token or token_file")
-	case scheme == "http" && hasToken && !loopback(r):
+	case scheme == "http" && (hasToken || a.App != nil) && !loopback(r):
 		d.warn(at, n, "the token travels to "+r.Host()+" unencrypted", "use https://")
 	}
+}
+
+// checkAPI looks at the base of an API together with the repository's address: a token that is given for one host goes
+// to both.
+func checkAPI(d *decoder, at *place, n *yaml.Node, m *Monitor) {
+	if n == nil || m.APIURL == "" || m.Remote.IsZero() {
+		return
+	}
+	n = follow(n)
+	api, err := sentry.ParseRemote(m.APIURL+"/api", sentry.RemoteRules{InsecureHTTP: true})
+	if err != nil {
+		return // it was reported
+	}
+	hasToken := !m.Auth.Token.Empty() || m.Auth.TokenFile != "" || m.Auth.App != nil
+	ours, theirs := hostname(m.Remote), hostname(api)
+	switch {
+	case m.Type == "git":
+		d.warn(at, n, "nothing reads it with repo_type git", "set repo_type to github, gitlab or gitea")
+	case hasToken && api.Scheme() == "http" && !loopback(api):
+		d.warn(at, n, "the token travels to "+api.Host()+" unencrypted", "use https://")
+	case hasToken && theirs != ours && theirs != "api."+ours:
+		d.warn(at, n, fmt.Sprintf("the token goes to %s, too, which is another host than that of repo_url", theirs), "is it the same forge?")
+	}
+}
+
+// typeOf is the kind of server that an address tells: the public ones are known by their names.
+func typeOf(r sentry.Remote) string {
+	switch r.Host() {
+	case "":
+		if r.IsZero() {
+			return "" // it was reported; what depends on the kind is not
+		}
+	case "github.com":
+		return "github"
+	case "gitlab.com":
+		return "gitlab"
+	case "codeberg.org":
+		return "gitea"
+	}
+	return "git"
 }

@@ -39,26 +39,67 @@ func advise(err error) error {
 	}
 }
 
-// apiURL is the base address of a forge's API. The reader of repository addresses checks it, with a path put behind it
-// that a base does not need.
+// apiURL is the base address of a forge's API.
 func apiURL[T any](field func(*T) *string) codec[T] {
 	return parsed(
 		func(d *decoder, s *scalar, into *T) error {
-			if !strings.Contains(s.text, "://") {
-				return errors.New("it is not an https:// address")
+			base, err := parseBase(s.text, d.rules().InsecureHTTP)
+			*field(into) = base
+			return err
+		},
+		func(from *T) string { return *field(from) },
+	)
+}
+
+// publicURL is the address of Sentry's own page. It is written into statuses for everybody to read and nothing secret
+// goes there, so that http:// is accepted.
+func publicURL[T any](field func(*T) *string) codec[T] {
+	return parsed(
+		func(_ *decoder, s *scalar, into *T) error {
+			base, err := parseBase(s.text, true)
+			if errors.Is(err, sentry.ErrCredentialInRemote) {
+				return withHint(err, "take it out: everybody can read the links")
 			}
-			r, err := sentry.ParseRemote(strings.TrimSuffix(s.text, "/")+"/api", sentry.RemoteRules{InsecureHTTP: d.rules().InsecureHTTP})
+			*field(into) = base
+			return err
+		},
+		func(from *T) string { return *field(from) },
+	)
+}
+
+// origin is a scheme, a host and a port.
+func origin[T any](field func(*T) *string) codec[T] {
+	return parsed(
+		func(d *decoder, s *scalar, into *T) error {
+			base, err := parseBase(s.text, d.rules().InsecureHTTP)
 			if err != nil {
-				return advise(err)
+				return err
 			}
-			if r.Scheme() != "https" && r.Scheme() != "http" {
-				return errors.New("it is not an https:// address")
+			r, err := sentry.ParseRemote(base+"/x", sentry.RemoteRules{InsecureHTTP: true})
+			if err != nil {
+				return err
 			}
-			*field(into) = strings.TrimSuffix(r.String(), "/api")
+			if r.Path() != "/x" {
+				return withHint(errors.New("it has a path"), "write "+strings.TrimSuffix(r.String(), r.Path()))
+			}
+			*field(into) = r.Origin()
 			return nil
 		},
 		func(from *T) string { return *field(from) },
 	)
+}
+
+// parseBase checks an http:// or https:// address that others are made from, and takes the slash from its end. The reader
+// of repository addresses checks it, with a path put behind it that a base does not need.
+func parseBase(text string, insecure bool) (string, error) {
+	if scheme, _, ok := strings.Cut(strings.ToLower(text), "://"); !ok || scheme != "https" && scheme != "http" {
+		return "", errors.New("it is not an https:// address")
+	}
+	r, err := sentry.ParseRemote(strings.TrimSuffix(text, "/")+"/x", sentry.RemoteRules{InsecureHTTP: insecure})
+	if err != nil {
+		return "", advise(err)
+	}
+	return strings.TrimSuffix(r.String(), "/x"), nil
 }
 
 // webhook is an address that is a secret: whoever has it may post there. No message repeats any of it.
@@ -108,10 +149,16 @@ func checkListen(address string) error {
 
 // loopback tells whether what is sent to a host stays on this machine.
 func loopback(r sentry.Remote) bool {
+	host := hostname(r)
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// hostname is the host of an address without its port and brackets.
+func hostname(r sentry.Remote) string {
 	host := r.Host()
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return strings.Trim(host, "[]")
 }

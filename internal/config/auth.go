@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,10 +24,45 @@ type Auth struct {
 	TokenFile string
 	// SSHKeyFile is the private key for ssh addresses, and KnownHostsFile the host keys to believe. Absolute.
 	SSHKeyFile, KnownHostsFile string
+	// App is the installation of a GitHub App, which makes tokens for itself; nil where there is none. Never together
+	// with a token.
+	App *App
 
 	literal bool        // the token is written out in the file
 	file    *secretFile // of TokenFile; nil where a test wrote the Auth by hand
 }
+
+// App is an installation of a GitHub App.
+type App struct {
+	ID, Installation int64
+	KeyFile          string // the app's private key, read again when it changes; absolute
+}
+
+// SecretFile is a file that holds one secret. It is read again when it changes. The zero SecretFile is none.
+type SecretFile struct {
+	Path string // absolute; "" for none
+
+	file *secretFile // of Path; nil where a test wrote the SecretFile by hand
+}
+
+// Secret gives what the file holds now, without the line end after it. It is empty where no file is configured. Errors:
+// as those of Auth.Secret.
+func (s SecretFile) Secret() (sentry.Secret, error) {
+	switch {
+	case s.Path == "":
+		return sentry.Secret{}, nil
+	case s.file != nil:
+		return s.file.read()
+	default:
+		return (&secretFile{what: webhookSecret, path: s.Path}).read()
+	}
+}
+
+// What a file holds, for messages.
+const (
+	accessToken   = "token"
+	webhookSecret = "webhook secret"
+)
 
 // Secret gives the token, or what the token file holds now without the line end after it. It is empty where neither is
 // configured. Errors: the file cannot be read, is no regular file, is empty, or holds more than one line.
@@ -39,12 +73,13 @@ func (a Auth) Secret() (sentry.Secret, error) {
 	case a.file != nil:
 		return a.file.read()
 	default:
-		return (&secretFile{path: a.TokenFile}).read()
+		return (&secretFile{what: accessToken, path: a.TokenFile}).read()
 	}
 }
 
 // secretFile remembers what a file held, so that asking costs one stat. Safe for concurrent use.
 type secretFile struct {
+	what string // accessToken or webhookSecret
 	path string
 
 	mu     sync.Mutex
@@ -63,14 +98,14 @@ func (f *secretFile) read() (sentry.Secret, error) {
 	defer f.mu.Unlock()
 	info, err := os.Stat(f.path)
 	if err != nil {
-		return sentry.Secret{}, fmt.Errorf("the token file %s cannot be read: %w", f.path, reason(err))
+		return sentry.Secret{}, fmt.Errorf("the %s file %s cannot be read: %w", f.what, f.path, reason(err))
 	}
 	if f.info != nil && os.SameFile(f.info, info) && f.info.Size() == info.Size() && f.info.ModTime().Equal(info.ModTime()) &&
 		f.readAt.Sub(info.ModTime()) > settled {
 		return f.secret, nil
 	}
 	now := time.Now()
-	secret, err := readSecret(f.path, info)
+	secret, err := f.readSecret(info)
 	if err != nil {
 		return sentry.Secret{}, err
 	}
@@ -88,37 +123,37 @@ func (f *secretFile) known() []sentry.Secret {
 	return []sentry.Secret{f.secret, f.older}
 }
 
-func readSecret(path string, info os.FileInfo) (sentry.Secret, error) {
+func (f *secretFile) readSecret(info os.FileInfo) (sentry.Secret, error) {
 	// A pipe or a device would hold up, for ever, whoever reads it.
 	if !info.Mode().IsRegular() {
-		return sentry.Secret{}, fmt.Errorf("the token file %s is not a regular file", path)
+		return sentry.Secret{}, fmt.Errorf("the %s file %s is not a regular file", f.what, f.path)
 	}
-	file, err := os.Open(path)
+	file, err := os.Open(f.path)
 	if err != nil {
-		return sentry.Secret{}, fmt.Errorf("the token file %s cannot be read: %w", path, reason(err))
+		return sentry.Secret{}, fmt.Errorf("the %s file %s cannot be read: %w", f.what, f.path, reason(err))
 	}
 	defer file.Close()
 	data, err := io.ReadAll(io.LimitReader(file, maxSecret+1))
 	if err != nil {
-		return sentry.Secret{}, fmt.Errorf("the token file %s cannot be read: %w", path, reason(err))
+		return sentry.Secret{}, fmt.Errorf("the %s file %s cannot be read: %w", f.what, f.path, reason(err))
 	}
 	if len(data) > maxSecret {
-		return sentry.Secret{}, fmt.Errorf("the token file %s has more than %d bytes", path, maxSecret)
+		return sentry.Secret{}, fmt.Errorf("the %s file %s has more than %d bytes", f.what, f.path, maxSecret)
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	if err := checkToken(text); err != nil {
-		return sentry.Secret{}, fmt.Errorf("the token file %s: %w", path, err)
+	if err := checkSecret(f.what, text); err != nil {
+		return sentry.Secret{}, fmt.Errorf("the %s file %s: %w", f.what, f.path, err)
 	}
 	return sentry.NewSecret(text), nil
 }
 
-// checkToken refuses what cannot travel in a header. Its error never repeats the token.
-func checkToken(text string) error {
+// checkSecret refuses what cannot travel in a header. Its error never repeats the secret; what says which kind it is.
+func checkSecret(what, text string) error {
 	switch {
 	case text == "":
-		return errors.New("the token is empty")
+		return fmt.Errorf("the %s is empty", what)
 	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || isControl(r) }):
-		return errors.New("the token holds white space or a control character")
+		return fmt.Errorf("the %s holds white space or a control character", what)
 	}
 	return nil
 }

@@ -160,6 +160,25 @@ func nested[T, P any](part func(*T) *P, keys func() *mapping[P]) codec[T] {
 	}
 }
 
+// optional is a mapping that becomes a part of a T only where it is given.
+func optional[T, P any](part func(*T) **P, keys func() *mapping[P]) codec[T] {
+	m := keys()
+	return codec[T]{
+		schema: m.schema,
+		read: func(d *decoder, at *place, n *yaml.Node, into *T) {
+			initial := m.initial()
+			*part(into) = &initial
+			m.read(d, at, n, &initial)
+		},
+		show: func(from *T) *yaml.Node {
+			if *part(from) == nil {
+				return nil
+			}
+			return m.show(*part(from))
+		},
+	}
+}
+
 // list is a list whose items become a slice of a T. one names an item, for messages.
 func list[T, I any](items func(*T) *[]I, least, most int, one string, initial func() I, item codec[I]) codec[T] {
 	return codec[T]{

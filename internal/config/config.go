@@ -18,6 +18,9 @@ type Config struct {
 
 	Global Global
 
+	// Hosts are the servers of which more has to be said than an address, in the order of the file; each origin once.
+	Hosts []Host
+
 	// Groups are those of the file in its order, and after them the implicit ones in the order of their repositories.
 	Groups []Group
 
@@ -53,9 +56,14 @@ type Global struct {
 	// false keeps it to be looked at, and lets the disk fill. True by default.
 	Cleanup bool
 
-	// Listen is the host:port of the HTTP server; "" for none. An address beyond loopback is not for here to refuse: the
-	// server does, where it has no authentication.
+	// Listen is the host:port of the HTTP server; "" for none. What is served there is not for here to judge: without
+	// authentication the server answers only what tells nothing.
 	Listen string
+	// PublicURL is where people reach Sentry's page: what links in statuses begin with. No slash at its end; "" for none.
+	PublicURL string
+	// WebhookSecret verifies the webhooks of every repository that has no secret of its own. Without any, no webhook is
+	// taken.
+	WebhookSecret SecretFile
 	// WebhookURL is where notifications go. It is a secret because the address is all that whoever may post there
 	// needs. Empty where there is none.
 	WebhookURL sentry.Secret
@@ -75,6 +83,18 @@ type History struct {
 	LogDays          int // by default 90: how long the output of commands is kept
 }
 
+// Host is what there is to say of one server, whoever asks it.
+type Host struct {
+	Origin string // scheme://host:port, as Remote.Origin writes it
+	// CAFile has the certificates to believe beside those of the system, and CertFile with KeyFile what Sentry shows of
+	// itself. Absolute; "" for none. They are read again when they change.
+	CAFile, CertFile, KeyFile string
+	// RequestsPerHour is the most that Sentry asks of its API, where the server does not tell its limits; 0 is as it tells.
+	RequestsPerHour int
+	// Concurrency is the most that is asked at once; 0 is as suits the kind of server.
+	Concurrency int
+}
+
 // Group is a set of repositories that is rolled out as one.
 type Group struct {
 	Name string
@@ -86,6 +106,12 @@ type Group struct {
 	// QuietPeriod is how long a change waits for others to join its rollout: by default 1 second. 0 is none: two
 	// members pushed together then make two rollouts.
 	QuietPeriod time.Duration
+	// Report says which commits get the verdict of a rollout as a status: changed (the default: those that moved), all
+	// or off. Without a token there is nothing to report with.
+	Report string
+	// ReportTo says on which side: upstream (the default: the monitored repository), qa or both. qa is for a token that
+	// may not write upstream.
+	ReportTo string
 }
 
 // Repository is what is monitored and how it is deployed.
@@ -102,7 +128,7 @@ type Repository struct {
 type Monitor struct {
 	Remote   sentry.Remote
 	Branches []sentry.Pattern // at least one, all different; the first is the one deployed where no branch has changed
-	// Type is the kind of server: github, gitlab, gitea or git (the default), which any Git server is.
+	// Type is the kind of server: github, gitlab, gitea or git, which any Git server is. By default what the host tells.
 	Type string
 	// APIURL is the base of the forge's API where it cannot be told from the address; "" otherwise.
 	APIURL string
@@ -111,6 +137,8 @@ type Monitor struct {
 	// OnFirstSeen is record (the default: the first head of a branch is where counting starts) or deploy.
 	OnFirstSeen string
 	Auth        Auth
+	// WebhookSecret verifies this repository's webhooks, instead of the one under global.
+	WebhookSecret SecretFile
 }
 
 // Deploy is where the QA repository is, and what to run in it.
@@ -205,8 +233,37 @@ func (c *Config) index() {
 	}
 }
 
-// Secrets gives every secret value that is known, each once: for masking. Token files count with what they held when
-// they were last read, so the answer may grow: ask again after a reload or a rotation.
+// CredentialFiles gives the paths of all files that hold a secret, each once: what commands must not read.
+func (c *Config) CredentialFiles() []string {
+	var out []string
+	seen := map[string]bool{"": true}
+	add := func(paths ...string) {
+		for _, p := range paths {
+			if !seen[p] {
+				seen[p] = true
+				out = append(out, p)
+			}
+		}
+	}
+	add(c.Global.WebhookSecret.Path)
+	for _, h := range c.Hosts {
+		add(h.KeyFile)
+	}
+	for i := range c.Repositories {
+		r := &c.Repositories[i]
+		add(r.Monitor.WebhookSecret.Path)
+		for _, a := range []Auth{r.Monitor.Auth, r.Deploy.Auth} {
+			add(a.TokenFile, a.SSHKeyFile)
+			if a.App != nil {
+				add(a.App.KeyFile)
+			}
+		}
+	}
+	return out
+}
+
+// Secrets gives every secret value that is known, each once: for masking. Files with a token or the secret of webhooks
+// count with what they held when they were last read, so the answer may grow: ask again after a reload or a rotation.
 func (c *Config) Secrets() []sentry.Secret {
 	var out []sentry.Secret
 	seen := map[sentry.Secret]bool{{}: true}

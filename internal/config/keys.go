@@ -17,6 +17,8 @@ const (
 	maxBranches    = 1000 // patterns of one repository
 	maxCommands    = 1000
 	maxConcurrency = 1000
+	maxHosts       = 1000
+	maxAppID       = 999_999_999_999
 )
 
 // configKeys is built once: the tables refer to nothing that changes.
@@ -37,6 +39,11 @@ var configKeys = sync.OnceValue(func() *mapping[Config] {
 				name:  "webhook_url",
 				about: "Where notifications are posted; the same as global.webhook_url. Kept secret.",
 				value: webhook(func(c *Config) *sentry.Secret { return &c.Global.WebhookURL }).unshown(),
+			}, {
+				name:  "hosts",
+				about: "Servers of which more has to be said than an address: certificates, and how much they may be asked.",
+				value: list(func(c *Config) *[]Host { return &c.Hosts }, 0, maxHosts, "host",
+					func() Host { return Host{} }, asItem(hostKeys)),
 			}, {
 				name:  "groups",
 				about: "Sets of repositories that are rolled out as one, by name. A repository that names no group is a group of its own.",
@@ -87,8 +94,16 @@ func globalKeys() *mapping[Global] {
 				value: boolean(func(g *Global) *bool { return &g.Cleanup }),
 			}, {
 				name:  "listen",
-				about: "The host:port of the HTTP server, such as 127.0.0.1:8080.",
+				about: "The host:port of the HTTP server, such as 127.0.0.1:8080. It takes webhooks, and tells whether Sentry is alive.",
 				value: text(func(g *Global) *string { return &g.Listen }, checkListen),
+			}, {
+				name:  "public_url",
+				about: "Where people reach Sentry's page, for the links in statuses.",
+				value: publicURL(func(g *Global) *string { return &g.PublicURL }),
+			}, {
+				name:  "webhook_secret_file",
+				about: "A file that holds the secret of webhooks, for every repository without one of its own. It is read again when it changes.",
+				value: secretPath(func(g *Global) *SecretFile { return &g.WebhookSecret }),
 			}, {
 				name:  "allow_insecure_http",
 				about: "Accept http:// addresses, over which tokens and answers travel unencrypted.",
@@ -107,6 +122,42 @@ func globalKeys() *mapping[Global] {
 				value: nested(func(g *Global) *History { return &g.History }, historyKeys),
 			},
 		},
+	}
+}
+
+func hostKeys() *mapping[Host] {
+	return &mapping[Host]{
+		about:   "A server.",
+		initial: func() Host { return Host{} },
+		keys: []key[Host]{
+			{
+				name:     "url",
+				required: true,
+				about:    "The scheme, host and port of the server, such as https://git.example.com. Without a path.",
+				value:    origin(func(h *Host) *string { return &h.Origin }),
+			}, {
+				name:  "ca_file",
+				about: "Certificates (PEM) to believe beside those of the system.",
+				value: path(func(h *Host) *string { return &h.CAFile }),
+			}, {
+				name:  "client_cert_file",
+				about: "The certificate (PEM) that Sentry shows the server.",
+				value: path(func(h *Host) *string { return &h.CertFile }),
+			}, {
+				name:  "client_key_file",
+				about: "The private key (PEM) of client_cert_file.",
+				value: path(func(h *Host) *string { return &h.KeyFile }),
+			}, {
+				name:  "requests_per_hour",
+				about: "The most that its API is asked with one credential, where it does not tell its limits.",
+				value: integer(func(h *Host) *int { return &h.RequestsPerHour }, 1, 100_000_000),
+			}, {
+				name:  "concurrency",
+				about: "The most that is asked of it at once.",
+				value: integer(func(h *Host) *int { return &h.Concurrency }, 1, 100),
+			},
+		},
+		after: checkHost,
 	}
 }
 
@@ -167,6 +218,14 @@ func groupKeys() *mapping[Group] {
 				name:  "on_interrupt",
 				about: "What happens to a rollout during which Sentry died: retry runs it again, hold leaves it to a person.",
 				value: oneOf(func(g *Group) *sentry.OnInterrupt { return &g.Policy.OnInterrupt }, sentry.Retry, sentry.Hold),
+			}, {
+				name:  "report",
+				about: "Which commits of a rollout get its verdict as a status: those that changed, all, or none.",
+				value: oneOf(func(g *Group) *string { return &g.Report }, "all", "changed", "off"),
+			}, {
+				name:  "report_to",
+				about: "Where statuses are put: on the commit of the monitored repository, on that of the QA repository, or on both.",
+				value: oneOf(func(g *Group) *string { return &g.ReportTo }, "upstream", "qa", "both"),
 			},
 		},
 	}
@@ -218,7 +277,7 @@ func monitorKeys() *mapping[Monitor] {
 					func() sentry.Pattern { return sentry.Pattern{} }, pattern()),
 			}, {
 				name:  "repo_type",
-				about: "The kind of server. git serves for every one.",
+				about: "The kind of server. By default what the host tells: github.com, gitlab.com and codeberg.org are known, any other is git.",
 				value: serverType(func(m *Monitor) *string { return &m.Type }),
 			}, {
 				name:  "api_url",
@@ -236,6 +295,10 @@ func monitorKeys() *mapping[Monitor] {
 				name:  "auth",
 				about: "How Sentry proves who it is to this server.",
 				value: nested(func(m *Monitor) *Auth { return &m.Auth }, authKeys),
+			}, {
+				name:  "webhook_secret_file",
+				about: "A file that holds the secret of this repository's webhooks. By default global.webhook_secret_file.",
+				value: secretPath(func(m *Monitor) *SecretFile { return &m.WebhookSecret }),
 			},
 		},
 		after: checkMonitor,
@@ -258,7 +321,7 @@ func deployKeys() *mapping[Deploy] {
 				value:    text(func(p *Deploy) *string { return &p.Branch }, checkBranch),
 			}, {
 				name:  "repo_type",
-				about: "The kind of server. git serves for every one.",
+				about: "The kind of server. By default what the host tells: github.com, gitlab.com and codeberg.org are known, any other is git.",
 				value: serverType(func(p *Deploy) *string { return &p.Type }),
 			}, {
 				name:  "project_name",
@@ -342,9 +405,37 @@ func authKeys() *mapping[Auth] {
 				name:  "known_hosts_file",
 				about: "The host keys to believe for an ssh address.",
 				value: path(func(a *Auth) *string { return &a.KnownHostsFile }),
+			}, {
+				name:  "app",
+				about: "The installation of a GitHub App, instead of a token.",
+				value: optional(func(a *Auth) **App { return &a.App }, appKeys),
 			},
 		},
 		after: checkAuth,
+	}
+}
+
+func appKeys() *mapping[App] {
+	return &mapping[App]{
+		initial: func() App { return App{} },
+		keys: []key[App]{
+			{
+				name:     "id",
+				required: true,
+				about:    "The App ID, which the settings of the app show.",
+				value:    integer(func(a *App) *int64 { return &a.ID }, 1, maxAppID),
+			}, {
+				name:     "installation",
+				required: true,
+				about:    "The number at the end of the address of the installation's settings.",
+				value:    integer(func(a *App) *int64 { return &a.Installation }, 1, maxAppID),
+			}, {
+				name:     "private_key_file",
+				required: true,
+				about:    "A private key (PEM) of the app. It is read again when it changes.",
+				value:    path(func(a *App) *string { return &a.KeyFile }),
+			},
+		},
 	}
 }
 
@@ -368,6 +459,8 @@ func initialGroup(name string) Group {
 	return Group{
 		Name:        name,
 		QuietPeriod: time.Second,
+		Report:      "changed",
+		ReportTo:    "upstream",
 		Policy: sentry.Policy{
 			Strategy: sentry.Parallel, MaxParallel: 3, ContinueOnError: true, Timeout: sentry.Duration(15 * time.Minute),
 			Scope: sentry.ScopeGroup, Queue: sentry.Latest, OnInterrupt: sentry.Retry,
@@ -379,11 +472,11 @@ func initialRepository() Repository {
 	return Repository{Monitor: initialMonitor(), Deploy: initialDeploy()}
 }
 
-func initialMonitor() Monitor { return Monitor{Type: "git", OnFirstSeen: "record"} }
+func initialMonitor() Monitor { return Monitor{OnFirstSeen: "record"} }
 
-func initialDeploy() Deploy { return Deploy{Type: "git"} }
+func initialDeploy() Deploy { return Deploy{} }
 
-// serverType is the kind of server that a repository is on.
+// serverType is the kind of server that a repository is on; where none is given, the host tells it (see typeOf).
 func serverType[T any](field func(*T) *string) codec[T] {
 	return oneOf(field, "github", "gitlab", "gitea", "git")
 }

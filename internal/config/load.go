@@ -27,8 +27,8 @@ type Options struct {
 }
 
 // Load reads a configuration file, with the .env beside it. It gives a whole, valid configuration and warnings about
-// it, or an error which is Problems: every mistake of the files at once. Token files are read, to know what to mask; one
-// that cannot be read is a warning, since it may be mounted later.
+// it, or an error which is Problems: every mistake of the files at once. Files with secrets are read, to know what to mask;
+// one that cannot be read is a warning, since it may be mounted later.
 func Load(file string, o Options) (*Config, Problems, error) {
 	data, err := readFile(file, MaxSize)
 	if err != nil {
@@ -49,11 +49,11 @@ func Load(file string, o Options) (*Config, Problems, error) {
 	if err != nil {
 		return nil, warnings, err
 	}
-	return c, append(warnings, c.readTokens(file)...), nil
+	return c, append(warnings, c.readSecrets(file)...), nil
 }
 
-// Parse is Load for a text that was read already. It touches no file: neither .env nor token files are looked at. file
-// names the text in problems, and relative paths start at its folder.
+// Parse is Load for a text that was read already. It touches no file: neither .env nor files with secrets are looked at.
+// file names the text in problems, and relative paths start at its folder.
 func Parse(file string, data []byte, o Options) (*Config, Problems, error) {
 	absolute, err := filepath.Abs(file)
 	if err != nil {
@@ -180,39 +180,49 @@ func missingHint(err error) string {
 	return ""
 }
 
-// readTokens reads every token file once.
-func (c *Config) readTokens(file string) Problems {
+// readSecrets reads every file with a secret once.
+func (c *Config) readSecrets(file string) Problems {
 	var warnings Problems
 	told := map[string]bool{}
+	warn := func(path, message, hint string) {
+		warnings = append(warnings, Problem{File: file, Path: path, Message: message, Hint: hint, Warning: true})
+	}
+	read := func(name, key string, secret func() (sentry.Secret, error)) {
+		if name == "" || told[name] {
+			return
+		}
+		told[name] = true
+		s, err := secret()
+		switch {
+		case err != nil:
+			warn(key, err.Error(), "it is read again when it is needed")
+		case strings.HasSuffix(key, "webhook_secret_file") && len(s.Reveal()) < minWebhookSecret:
+			warn(key, fmt.Sprintf("the webhook secret has less than %d bytes, and whoever guesses it may send webhooks", minWebhookSecret),
+				"make one with: openssl rand -hex 32")
+		}
+	}
+	read(c.Global.WebhookSecret.Path, "global.webhook_secret_file", c.Global.WebhookSecret.Secret)
 	for i := range c.Repositories {
 		r := &c.Repositories[i]
-		for _, auth := range []struct {
-			path string
-			Auth
-		}{{"monitor", r.Monitor.Auth}, {"deploy", r.Deploy.Auth}} {
-			if auth.TokenFile == "" || told[auth.TokenFile] {
-				continue
-			}
-			told[auth.TokenFile] = true
-			if _, err := auth.Secret(); err != nil {
-				warnings = append(warnings, Problem{
-					File: file, Path: fmt.Sprintf("repositories[%d].%s.auth.token_file", i, auth.path), Message: err.Error(),
-					Hint: "it is read again when it is needed", Warning: true,
-				})
-			}
-		}
+		at := fmt.Sprintf("repositories[%d].", i)
+		read(r.Monitor.WebhookSecret.Path, at+"monitor.webhook_secret_file", r.Monitor.WebhookSecret.Secret)
+		read(r.Monitor.Auth.TokenFile, at+"monitor.auth.token_file", r.Monitor.Auth.Secret)
+		read(r.Deploy.Auth.TokenFile, at+"deploy.auth.token_file", r.Deploy.Auth.Secret)
 	}
 	return warnings
 }
 
-// secretFile gives the one reader of a token file, however many repositories name it.
-func (c *Config) secretFile(path string) *secretFile {
+// minWebhookSecret is the length, in bytes, from which a secret cannot be found by trying.
+const minWebhookSecret = 16
+
+// secretFile gives the one reader of a file with a secret, however many repositories name it.
+func (c *Config) secretFile(what, path string) *secretFile {
 	if c.files == nil {
 		c.files = map[string]*secretFile{}
 	}
 	f, ok := c.files[path]
 	if !ok {
-		f = &secretFile{path: path}
+		f = &secretFile{what: what, path: path}
 		c.files[path] = f
 	}
 	return f

@@ -131,7 +131,7 @@ func TestSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Group{
-		Name: "ai-blueprints", QuietPeriod: time.Second,
+		Name: "ai-blueprints", QuietPeriod: time.Second, Report: "changed", ReportTo: "upstream",
 		Policy: sentry.Policy{
 			Strategy: sentry.Parallel, MaxParallel: 3, ContinueOnError: true, Timeout: sentry.Duration(900 * time.Second),
 			Scope: sentry.ScopeGroup, Queue: sentry.Latest, OnInterrupt: sentry.Retry,
@@ -176,22 +176,34 @@ func TestEveryKeyArrives(t *testing.T) {
 	if got := global.WebhookURL.Reveal(); got != "https://hooks.example.org/services/T000/hook_secret" {
 		t.Errorf("webhook %s", got)
 	}
-	global.WebhookURL = sentry.Secret{}
+	if got := global.WebhookSecret; got.Path != filepath.Join(folder, "secrets/hooks") || got.file == nil {
+		t.Errorf("secret of webhooks %+v", got)
+	}
+	global.WebhookURL, global.WebhookSecret = sentry.Secret{}, SecretFile{}
 	if diff := cmp.Diff(Global{
 		LogLevel: "debug", LogFormat: "json", Timeout: 10 * time.Minute, Grace: 5 * time.Second, StateDir: filepath.Join(folder, "state"),
 		TmpDir: "/var/tmp/sentry", Cleanup: false, Listen: "127.0.0.1:8080", AllowInsecureHTTP: true, AllowLocalRepositories: true,
-		History: History{RolloutsPerGroup: 50, LedgerEntries: 5000, LogDays: 14},
-	}, global, cmp.Comparer(func(a, b sentry.Secret) bool { return a == b })); diff != "" {
+		PublicURL: "https://sentry.example.org/here",
+		History:   History{RolloutsPerGroup: 50, LedgerEntries: 5000, LogDays: 14},
+	}, global, cmp.Comparer(func(a, b sentry.Secret) bool { return a == b }), cmp.Comparer(func(a, b SecretFile) bool { return a == b })); diff != "" {
 		t.Errorf("global: -want +got:\n%s", diff)
 	}
+	if diff := cmp.Diff([]Host{{
+		Origin: "http://127.0.0.1:3000", RequestsPerHour: 7200, Concurrency: 4,
+	}, {
+		Origin: "https://git.example.org:443", CAFile: "/etc/ssl/example.pem",
+		CertFile: filepath.Join(folder, "keys/client.crt"), KeyFile: filepath.Join(folder, "keys/client.key"),
+	}}, c.Hosts); diff != "" {
+		t.Errorf("hosts: -want +got:\n%s", diff)
+	}
 	if diff := cmp.Diff([]Group{{
-		Name: "services", QuietPeriod: 500 * time.Millisecond,
+		Name: "services", QuietPeriod: 500 * time.Millisecond, Report: "all", ReportTo: "both",
 		Policy: sentry.Policy{
 			Strategy: sentry.Sequential, MaxParallel: 8, ContinueOnError: false, Timeout: sentry.Duration(90 * time.Minute),
 			Scope: sentry.ScopeChanged, Queue: sentry.Every, OnInterrupt: sentry.Hold,
 		},
 	}, {
-		Name: "local", Implicit: true, QuietPeriod: time.Second, Policy: initialGroup("").Policy,
+		Name: "local", Implicit: true, QuietPeriod: time.Second, Policy: initialGroup("").Policy, Report: "changed", ReportTo: "upstream",
 	}}, c.Groups); diff != "" {
 		t.Errorf("groups: -want +got:\n%s", diff)
 	}
@@ -230,6 +242,13 @@ func TestEveryKeyArrives(t *testing.T) {
 	}, commands); diff != "" {
 		t.Errorf("commands: -want +got:\n%s", diff)
 	}
+	if got := api.Monitor.WebhookSecret; got.Path != filepath.Join(folder, "secrets/hooks-of-api") || got.file == nil {
+		t.Errorf("secret of webhooks %+v", got)
+	}
+	app := App{ID: 12345, Installation: 87654321, KeyFile: filepath.Join(folder, "keys/app.pem")}
+	if public := c.Repositories[4]; *public.Monitor.Auth.App != app || *public.Deploy.Auth.App != app || public.Monitor.Type != "github" {
+		t.Errorf("apps %+v, %+v of %s", public.Monitor.Auth.App, public.Deploy.Auth.App, public.Monitor.Type)
+	}
 	worker := c.Repositories[3]
 	if worker.Monitor.Auth.TokenFile != filepath.Join(folder, "secrets/token") || worker.Deploy.Auth.TokenFile != worker.Monitor.Auth.TokenFile {
 		t.Errorf("token files %q, %q", worker.Monitor.Auth.TokenFile, worker.Deploy.Auth.TokenFile)
@@ -260,7 +279,7 @@ func TestQuestions(t *testing.T) {
 		for _, r := range c.Members("services") {
 			names = append(names, r.Name)
 		}
-		if !slices.Equal(names, []string{"api", "infra", "worker"}) {
+		if !slices.Equal(names, []string{"api", "infra", "worker", "public"}) {
 			t.Errorf("members %v", names)
 		}
 		if got := c.Members("nobody"); len(got) != 0 {
@@ -461,6 +480,90 @@ func TestLoadWarnsOfTokenFile(t *testing.T) {
 	}
 	if got := c.Secrets(); len(got) != 1 || got[0].Reveal() != "abc" {
 		t.Errorf("%d secrets; what the token file holds must be masked from the start", len(got))
+	}
+}
+
+func TestLoadWarnsOfWebhookSecret(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "sentry.yaml")
+	text := strings.Replace(minimal, "branches", "webhook_secret_file: own\n      branches", 1) + "global: {listen: '127.0.0.1:0', webhook_secret_file: all}\n"
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("sentry.yaml", text)
+	write("own", "hunter2-hunter2\n")
+	_, warnings, err := Load(file, Options{})
+	if err != nil || len(warnings) != 2 || strings.Contains(warnings.Error(), "hunter2") {
+		t.Fatalf("%v, %v", warnings, err)
+	}
+	if warnings[0].Path != "global.webhook_secret_file" || !strings.Contains(warnings[0].Message, "the webhook secret file "+filepath.Join(folder, "all")+" cannot be read") {
+		t.Errorf("of a missing file: %v", warnings[0])
+	}
+	if warnings[1].Path != "repositories[0].monitor.webhook_secret_file" || !strings.Contains(warnings[1].Message, "less than 16 bytes") {
+		t.Errorf("of a short secret: %v", warnings[1])
+	}
+
+	write("own", "0123456789abcdef")
+	write("all", "fedcba9876543210\n")
+	c, warnings, err := Load(file, Options{})
+	if err != nil || len(warnings) != 0 {
+		t.Fatalf("%v, %v", warnings, err)
+	}
+	known := c.Secrets()
+	if len(known) != 2 {
+		t.Errorf("%d secrets; what the files hold must be masked from the start", len(known))
+	}
+	for _, want := range []string{"own", "all"} {
+		if !slices.Contains(c.CredentialFiles(), filepath.Join(folder, want)) {
+			t.Errorf("%s is not among the files that hold secrets: %v", want, c.CredentialFiles())
+		}
+	}
+	write("all", "another-secret-of-them\n")
+	if got, err := c.Global.WebhookSecret.Secret(); err != nil || got.Reveal() != "another-secret-of-them" {
+		t.Errorf("after a change: %q, %v", got.Reveal(), err)
+	}
+	if got, err := (SecretFile{}).Secret(); err != nil || !got.Empty() {
+		t.Errorf("without a file: %q, %v", got.Reveal(), err)
+	}
+}
+
+func TestCredentialFiles(t *testing.T) {
+	c, _, err := parseFile(t, "testdata/good/every-key.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder, _ := filepath.Abs(".")
+	var got []string
+	for _, path := range c.CredentialFiles() {
+		got = append(got, strings.TrimPrefix(path, folder+"/"))
+	}
+	want := []string{"secrets/hooks", "keys/client.key", "secrets/hooks-of-api", "keys/id_ed25519", "secrets/token", "keys/app.pem"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// What a host tells of itself is the default of repo_type; whoever knows better says so.
+func TestTypeOfServer(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://github.com/a/b": "github", "git@github.com:a/b": "github", "https://GitHub.com/a/b": "github", "https://gitlab.com/a/b": "gitlab",
+		"https://codeberg.org/a/b": "gitea", "https://git.example.org/a/b": "git", "https://github.com.example.org/a/b": "git", "https://github.com:8443/a/b": "git",
+	} {
+		text := strings.Replace(minimal, "https://git.example.org/team/app", url, 1)
+		c, _, err := Parse("x.yaml", []byte(text), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Repositories[0]; got.Monitor.Type != want || got.Deploy.Type != "git" {
+			t.Errorf("%s is of the kind %q, want %q; the QA repository %q", url, got.Monitor.Type, want, got.Deploy.Type)
+		}
+		c, _, err = Parse("x.yaml", []byte(strings.Replace(text, "branches", "repo_type: git\n      branches", 1)), Options{})
+		if err != nil || c.Repositories[0].Monitor.Type != "git" {
+			t.Errorf("%s with repo_type git: %v", url, err)
+		}
 	}
 }
 

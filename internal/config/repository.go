@@ -115,6 +115,8 @@ func checkConfig(d *decoder, at *place, n *yaml.Node, given map[string]*yaml.Nod
 			}
 		}
 	}
+	checkHosts(d, at.at("hosts"), given["hosts"], c)
+	checkWebhooks(d, at, given, c)
 	used := make(map[string]bool, len(c.Repositories))
 	for i := range c.Repositories {
 		r := &c.Repositories[i]
@@ -197,10 +199,11 @@ func checkMonitor(d *decoder, at *place, n *yaml.Node, given map[string]*yaml.No
 			}
 		}
 	}
-	if api := given["api_url"]; api != nil && m.Type == "git" {
-		d.warn(at.at("api_url"), follow(api), "nothing reads it with repo_type git", "set repo_type to github, gitlab or gitea")
+	if given["repo_type"] == nil {
+		m.Type = typeOf(m.Remote)
 	}
-	checkAccess(d, at.at("auth"), given["auth"], m.Remote, m.Auth)
+	checkAPI(d, at.at("api_url"), given["api_url"], m)
+	checkAccess(d, at.at("auth"), given["auth"], m.Remote, m.Type, m.Auth)
 }
 
 // checkDeploy completes the commands, and looks at the address together with the credentials for it.
@@ -214,7 +217,10 @@ func checkDeploy(d *decoder, at *place, n *yaml.Node, given map[string]*yaml.Nod
 			c.Timeout = d.config.Global.Timeout
 		}
 	}
-	checkAccess(d, at.at("auth"), given["auth"], p.Remote, p.Auth)
+	if given["repo_type"] == nil {
+		p.Type = typeOf(p.Remote)
+	}
+	checkAccess(d, at.at("auth"), given["auth"], p.Remote, p.Type, p.Auth)
 }
 
 // beginning is a name for a script: the first line with something on it, cut to 60 characters.
@@ -238,12 +244,15 @@ func beginning(script string) string {
 }
 
 // has reports whether a mapping has a key, whatever its value is.
-func has(n *yaml.Node, name string) bool {
+func has(n *yaml.Node, name string) bool { return valueOf(n, name) != nil }
+
+// valueOf gives the value of a key of a mapping; nil where it has none.
+func valueOf(n *yaml.Node, name string) *yaml.Node {
 	n = follow(n)
 	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
 		if n.Content[i].Value == name {
-			return true
+			return n.Content[i+1]
 		}
 	}
-	return false
+	return nil
 }

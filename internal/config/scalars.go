@@ -147,7 +147,7 @@ func boolean[T any](field func(*T) *bool) codec[T] {
 }
 
 // integer is a whole number within bounds.
-func integer[T any](field func(*T) *int, least, most int) codec[T] {
+func integer[T any, N ~int | ~int64](field func(*T) *N, least, most int64) codec[T] {
 	wants := fmt.Sprintf("a whole number from %d to %d", least, most)
 	return codec[T]{
 		schema: func() *jsonschema.Schema {
@@ -163,25 +163,25 @@ func integer[T any](field func(*T) *int, least, most int) codec[T] {
 				return
 			}
 			// Decimal digits only: 010 is eight to one reader of YAML and ten to the next.
-			value, err := strconv.Atoi(s.text)
+			value, err := strconv.ParseInt(s.text, 10, 64)
 			switch {
 			case errors.Is(err, strconv.ErrRange):
 				d.wrong(at, s.node, s.show()+" is out of range", "write "+wants)
-			case err != nil || strconv.Itoa(value) != s.text:
+			case err != nil || strconv.FormatInt(value, 10) != s.text:
 				d.wrong(at, s.node, s.show()+" is not a whole number in decimal digits", "write "+wants)
 			case value < least:
 				d.wrong(at, s.node, fmt.Sprintf("%s is less than %d", s.show(), least), "write "+wants)
 			case value > most:
 				d.wrong(at, s.node, fmt.Sprintf("%s is more than %d", s.show(), most), "write "+wants)
 			default:
-				*field(into) = value
+				*field(into) = N(value)
 			}
 		},
 		show: func(from *T) *yaml.Node {
 			if *field(from) == 0 && least > 0 {
 				return nil
 			}
-			return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.Itoa(*field(from))}
+			return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.FormatInt(int64(*field(from)), 10)}
 		},
 	}
 }

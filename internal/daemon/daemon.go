@@ -244,17 +244,7 @@ func (a asker) Revision(ctx context.Context, r *config.Repository, branch, commi
 
 // protected lists what commands must not see: the state, and every file that holds a credential.
 func protected(cfg *config.Config) []string {
-	paths := []string{cfg.Global.StateDir, cfg.File, filepath.Join(filepath.Dir(cfg.File), ".env")}
-	for _, r := range cfg.Repositories {
-		for _, a := range []config.Auth{r.Monitor.Auth, r.Deploy.Auth} {
-			for _, p := range []string{a.TokenFile, a.SSHKeyFile} {
-				if p != "" {
-					paths = append(paths, p)
-				}
-			}
-		}
-	}
-	return paths
+	return append([]string{cfg.Global.StateDir, cfg.File, filepath.Join(filepath.Dir(cfg.File), ".env")}, cfg.CredentialFiles()...)
 }
 
 // workspaceRoot gives the folder for workspaces: private to this state directory, also where several Sentries share
