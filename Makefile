@@ -26,6 +26,10 @@ test: ## unit tests, integration with real git over HTTP, command line scripts, 
 	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
 	$(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- $(RACE) -timeout 20m ./...
 
+.PHONY: gitea
+gitea: ## a real Gitea for the tests, built once (five minutes)
+	./components/gitea/build
+
 .PHONY: test-long
 test-long: ## the scheduler's model over 100,000 sequences (about half an hour)
 	SENTRY_MODEL_SEQUENCES=100000 $(GO) test -timeout 3h -count 1 -run TestModel -v ./internal/deploy

@@ -62,7 +62,7 @@ func TestLayers(t *testing.T) {
 			return err
 		}
 		if d.IsDir() {
-			if strings.HasPrefix(d.Name(), ".") && name != "." || slices.Contains([]string{"testdata", "bench", "tools", "build"}, d.Name()) {
+			if strings.HasPrefix(d.Name(), ".") && name != "." || slices.Contains([]string{"testdata", "bench", "components", "tools", "build"}, d.Name()) {
 				return filepath.SkipDir
 			}
 			return nil
