@@ -31,6 +31,10 @@ type Spec struct {
 	Mask *logger.Masker
 	// Timeout is how long the command may run, 0 for ever.
 	Timeout time.Duration
+	// Begin is asked when everything is ready, on Linux the process as well: the command runs once Begin has returned nil,
+	// and never where it gives an error, which Result.Err is then. So what has to be done before the command begins, such
+	// as saving that it does, goes on while its process is made. Nil lets it begin.
+	Begin func() error
 	// OnStart is called with the process id once the command runs, before anything is waited for.
 	OnStart func(pid int)
 }

@@ -80,7 +80,15 @@ func (r *Runner) Run(ctx context.Context, s Spec) (res Result) {
 		}
 	}()
 
-	t, err := r.start(s, out)
+	t, err := r.start(s, out, func() error {
+		if s.Begin != nil {
+			if err := s.Begin(); err != nil {
+				return err
+			}
+		}
+		res.StartedAt = time.Now()
+		return context.Cause(ctx)
+	})
 	if err != nil {
 		res.Err = err
 		return res
@@ -108,8 +116,8 @@ func also(err, more error) error {
 	return fmt.Errorf("%w; %w", err, more)
 }
 
-// start starts the command with both its streams on the pipe of out.
-func (r *Runner) start(s Spec, out *output) (*tree, error) {
+// start starts the command with both its streams on the pipe of out, once begin allows it.
+func (r *Runner) start(s Spec, out *output, begin func() error) (*tree, error) {
 	path, words, err := program(s)
 	if err != nil {
 		return nil, err
@@ -130,16 +138,19 @@ func (r *Runner) start(s Spec, out *output) (*tree, error) {
 		return nil, err
 	}
 	defer rules.close()
+	var refused error
 	t, err := startTree(func() *exec.Cmd {
 		return &exec.Cmd{
 			Path: path, Args: words, Dir: s.Dir, Env: append([]string{}, s.Env...),
 			Stdin: null, Stdout: out.write, Stderr: out.write,
 		}
-	}, s.Env, rules)
-	if errors.Is(err, syscall.E2BIG) {
+	}, s.Env, rules, func() error { refused = begin(); return refused })
+	switch {
+	case refused != nil:
+		return nil, refused
+	case errors.Is(err, syscall.E2BIG):
 		return nil, fmt.Errorf("cannot start %s: the command (128 KiB at most) or its environment is too long: %w", path, err)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, fmt.Errorf("cannot start %s: %w", path, err)
 	}
 	return t, nil

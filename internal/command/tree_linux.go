@@ -24,8 +24,8 @@ type tree struct {
 }
 
 // startTree starts the command that make makes, under the rules, in a session of its own. The command is made again
-// where a first try fails.
-func startTree(command func() *exec.Cmd, env []string, rules *ruleset) (*tree, error) {
+// where a first try fails. begin is asked once, in this goroutine: its error keeps the command from doing anything.
+func startTree(command func() *exec.Cmd, env []string, rules *ruleset, begin func() error) (*tree, error) {
 	t := &tree{
 		hit:  map[identity]bool{},
 		done: make(chan struct{}), release: make(chan struct{}), state: make(chan *os.ProcessState, 1),
@@ -37,6 +37,11 @@ func startTree(command func() *exec.Cmd, env []string, rules *ruleset) (*tree, e
 	}
 	ours.join(t)
 	started := make(chan error)
+	asked, answer := make(chan struct{}), make(chan error)
+	ask := func() error {
+		asked <- struct{}{}
+		return <-answer
+	}
 	onOwnThread(func() {
 		err := giveUpPrivileges()
 		if err == nil {
@@ -44,7 +49,7 @@ func startTree(command func() *exec.Cmd, env []string, rules *ruleset) (*tree, e
 		}
 		var cmd *exec.Cmd
 		if err == nil {
-			cmd, err = t.launch(command)
+			cmd, err = t.launch(command, ask)
 		}
 		if err != nil {
 			ours.leave(t)
@@ -61,25 +66,41 @@ func startTree(command func() *exec.Cmd, env []string, rules *ruleset) (*tree, e
 		ours.leave(t)
 		t.state <- cmd.ProcessState
 	})
-	if err := <-started; err != nil {
-		return nil, err
+	for {
+		select {
+		case <-asked:
+			answer <- begin()
+		case err := <-started:
+			if err != nil {
+				return nil, err
+			}
+			return t, nil
+		}
 	}
-	return t, nil
 }
 
 // untraceable is set once it has turned out that this system does not let a process trace its child.
 var untraceable atomic.Bool
 
 // launch starts the leader and tags it before it can start anything: it is traced, for which the kernel stops it when
-// it has become the new program, and is let go with its tag. Where tracing is not allowed the tag comes a moment late, and
-// what was started before does not have it.
-func (t *tree) launch(command func() *exec.Cmd) (*exec.Cmd, error) {
+// it has become the new program, and is let go with its tag when begin allows it. Should this process be killed meanwhile,
+// the leader is killed where it stands. Where tracing is not allowed the leader is made after begin, the tag comes a moment
+// late, and what was started before does not have it.
+func (t *tree) launch(command func() *exec.Cmd, begin func() error) (*exec.Cmd, error) {
 	traced := !untraceable.Load()
+	if !traced {
+		if err := begin(); err != nil {
+			return nil, err
+		}
+	}
 	cmd := command()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Ptrace: traced}
 	err := cmd.Start()
 	if err != nil && traced {
 		traced = false
+		if err := begin(); err != nil {
+			return nil, err
+		}
 		cmd = command()
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 		if err = cmd.Start(); err == nil {
@@ -93,12 +114,20 @@ func (t *tree) launch(command func() *exec.Cmd) (*exec.Cmd, error) {
 	if traced {
 		for unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 		}
+		// Otherwise the kernel would let it go when this process ends, a moment before it kills it for that.
+		_ = unix.PtraceSetOptions(pid, unix.PTRACE_O_EXITKILL) // fails where it was killed meanwhile
 	}
 	t.enroll(pid, traced)
 	volunteer(pid)
-	if traced {
-		_ = unix.PtraceDetach(pid) // fails where it was killed meanwhile
+	if !traced {
+		return cmd, nil
 	}
+	if err := begin(); err != nil {
+		_ = cmd.Process.Kill() // it is gone where that fails
+		_ = cmd.Wait()         // it has done nothing
+		return nil, err
+	}
+	_ = unix.PtraceDetach(pid) // fails where it was killed meanwhile
 	return cmd, nil
 }
 

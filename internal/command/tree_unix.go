@@ -19,7 +19,10 @@ type tree struct {
 	late   bool             // the group got a signal after the leader had ended
 }
 
-func startTree(command func() *exec.Cmd, _ []string, _ *ruleset) (*tree, error) {
+func startTree(command func() *exec.Cmd, _ []string, _ *ruleset, begin func() error) (*tree, error) {
+	if err := begin(); err != nil {
+		return nil, err
+	}
 	cmd := command()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

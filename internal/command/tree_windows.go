@@ -13,7 +13,10 @@ type tree struct {
 	state   *os.ProcessState // once done
 }
 
-func startTree(command func() *exec.Cmd, _ []string, _ *ruleset) (*tree, error) {
+func startTree(command func() *exec.Cmd, _ []string, _ *ruleset, begin func() error) (*tree, error) {
+	if err := begin(); err != nil {
+		return nil, err
+	}
 	cmd := command()
 	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}
 	if err := cmd.Start(); err != nil {
