@@ -50,6 +50,10 @@ func (h *handler) guard(next http.Handler) http.Handler {
 func (h *handler) serve(route Route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
+		if h.Hosts != nil && route.Role != RoleNone && !h.Hosts(r.Host) {
+			h.fail(w, r, &Error{Status: http.StatusMisdirectedRequest, Code: "wrong_host", Message: "this is not the name of this server", Hint: "use its address, or the name in global.public_url"})
+			return
+		}
 		if h.Authorize != nil && route.Role != RoleNone {
 			caller, err := h.Authorize(r, route.Role)
 			if err != nil {
@@ -67,7 +71,7 @@ func (h *handler) serve(route Route) http.Handler {
 			ctx, cancel = context.WithTimeout(ctx, answerTimeout)
 			defer cancel()
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		r.Body = http.MaxBytesReader(w, r.Body, route.limit())
 		if err := route.handle(h, w, r.WithContext(ctx)); err != nil {
 			h.fail(w, r, err)
 		}
@@ -92,11 +96,15 @@ func (h *handler) noRoute(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if allowed == nil {
-		h.fail(w, r, &Error{Status: http.StatusNotFound, Code: "no_such_route", Message: "there is nothing at this path", Hint: "GET " + Prefix + " lists what there is"})
+		h.fail(w, r, noSuchRoute())
 		return
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
 	h.fail(w, r, &Error{Status: http.StatusMethodNotAllowed, Code: "wrong_method", Message: "this path takes " + strings.Join(allowed, " or ") + " only"})
+}
+
+func noSuchRoute() error {
+	return &Error{Status: http.StatusNotFound, Code: "no_such_route", Message: "there is nothing at this path", Hint: "GET " + Prefix + " lists what there is"}
 }
 
 // answer writes v as JSON.

@@ -1,6 +1,9 @@
 package server
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+)
 
 // Prefix is where the API begins.
 const Prefix = "/api/v1"
@@ -17,11 +20,15 @@ type Route struct {
 	handle func(*handler, http.ResponseWriter, *http.Request) error
 }
 
-// table is everything that is served. A route without a role or a description does not get past the tests.
+// table is everything that is served. A route without a role or a description does not get past the tests. That webhooks
+// need no role does not mean that they are believed: what they prove, Hooks finds out.
 func table() []Route {
 	const get, post = http.MethodGet, http.MethodPost
 	return []Route{
 		{get, "/healthz", RoleNone, false, "Whether this process is alive. Asks nobody and tells nothing.", (*handler).healthz},
+		{get, "/metrics", RoleRead, false, "What is counted and measured, in the text format of Prometheus.", (*handler).metrics},
+		{post, "/hooks/{forge}", RoleNone, false, "A webhook of github, gitlab, gitea (and Forgejo) or generic, signed with a secret of webhooks. Hastens the repositories that it is about; tells nothing.", (*handler).hook},
+		{post, "/hooks/{forge}/{repository}", RoleNone, false, "The same for the webhook of one repository, by its configured name.", (*handler).hook},
 		{get, Prefix, RoleRead, false, "This table.", (*handler).index},
 		{get, Prefix + "/status", RoleRead, false, "What is: the daemon, the groups with their rollouts and watches, the hosts.", (*handler).status},
 		{get, Prefix + "/rollouts", RoleRead, false, "Rollouts, newest first. Query: group, repository, status (repeatable), limit, before (an id).", (*handler).rollouts},
@@ -36,6 +43,14 @@ func table() []Route {
 		{post, Prefix + "/groups/{name}/resume", RoleAct, false, "Begin rollouts of a paused group again. Body: by.", (*handler).resume},
 		{post, Prefix + "/reload", RoleAdmin, false, "Read the configuration again; a wrong one changes nothing.", (*handler).reload},
 	}
+}
+
+// limit is the most that is read of a request, in bytes.
+func (r Route) limit() int64 {
+	if strings.HasPrefix(r.Path, "/hooks/") {
+		return maxHook
+	}
+	return maxBody
 }
 
 // Routes lists what is served.

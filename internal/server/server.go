@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"sentry/internal/config"
 	"sentry/internal/monitor"
 	"sentry/internal/sentry"
@@ -56,8 +58,18 @@ type Options struct {
 	// everything, under the name that the caller gives: right for a unix socket, which its permissions guard, and for
 	// calls inside one process. Its error is ErrUnauthenticated, or whatever says why the role is missing.
 	Authorize func(r *http.Request, need Role) (Caller, error)
-	Log       *slog.Logger     // default: discards
-	Now       func() time.Time // the wall clock, for relative times; default time.Now
+	// Hosts says whether a request may give a name to this server; nil: whatever it likes. On a listener that browsers
+	// reach, a page of a stranger whose name suddenly stands for this machine would pass for a page of ours.
+	Hosts func(host string) bool
+	// Hooks takes webhooks; nil where none arrive.
+	Hooks *Hooks
+	// Metrics are told by /metrics; nil: nothing is.
+	Metrics prometheus.Gatherer
+	// Connections is the most that a server of New keeps at a time; 0 is any number.
+	Connections int
+
+	Log *slog.Logger     // default: discards
+	Now func() time.Time // the wall clock, for relative times; default time.Now
 }
 
 // Role is what a caller must be allowed to.
@@ -87,7 +99,8 @@ const (
 // handler carries the options; its methods are the handlers of the table.
 type handler struct {
 	Options
-	mux *http.ServeMux
+	mux        *http.ServeMux
+	exposition http.Handler // nil without Metrics
 }
 
 // Handler serves the table.
@@ -102,6 +115,9 @@ func Handler(o Options) http.Handler {
 		o.Config = func() *config.Config { return nil }
 	}
 	h := &handler{Options: o, mux: http.NewServeMux()}
+	if o.Metrics != nil {
+		h.exposition = exposition(o)
+	}
 	for _, r := range table() {
 		h.mux.Handle(r.Method+" "+r.Path, h.serve(r))
 	}
@@ -122,8 +138,13 @@ func New(o Options) *http.Server {
 	s := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: bodyTimeout,
+		ReadTimeout:       2 * bodyTimeout, // of what has no route
+		WriteTimeout:      2 * answerTimeout,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    16 << 10,
+	}
+	if o.Connections > 0 {
+		newCrowd(o.Connections).watch(s)
 	}
 	if o.Log != nil {
 		s.ErrorLog = slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)
