@@ -1,9 +1,26 @@
 package forge
 
 import (
+	"context"
+	"errors"
+	"net/http"
 	"net/url"
 	"sync"
+	"time"
+
+	"sentry/internal/sentry"
+
+	"github.com/sony/gobreaker/v2"
 )
+
+// Of an API that does not answer.
+const (
+	breakAfter = 5 // failures in a row
+	brokenTime = 30 * time.Second
+)
+
+// refusedTime is how long a token that was refused is not shown again.
+const refusedTime = time.Minute
 
 // accountKey tells accounts apart: a credential at an API.
 type accountKey struct {
@@ -16,20 +33,168 @@ type accountKey struct {
 // that keep it.
 type account struct {
 	accountKey
+	forges  *Forges
 	base    *url.URL // of the API, without a slash at its end; nil for Git
+	origin  string   // of the API
 	service service  // nil where only the Git protocol is known
 	budget  *budget  // nil for Git
+	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 
 	mu      sync.Mutex // guards what follows
 	auth    Auth
 	members int
+	refused refused
+	seen    seen
 }
 
-// batches reports whether its repositories are asked many at once, as things are now, and how many.
+// refused is a token that the other side does not want.
+type refused struct {
+	token sentry.Secret
+	since time.Time // zero: none is
+	next  time.Time // when it may be shown again
+	err   error
+	// suspects are repositories that refused the token over Git, in a row: one by itself may be the repository's fault.
+	suspects map[*Repository]bool
+}
+
+// seen is what answers told of the credential in passing.
+type seen struct {
+	expires time.Time
+	warned  time.Time // when that was logged last
+}
+
+// open makes an account.
+func (f *Forges) open(key accountKey, base *url.URL, auth Auth) *account {
+	a := &account{accountKey: key, forges: f, auth: auth, base: base}
+	if base == nil {
+		return a
+	}
+	a.origin = originOf(base)
+	var r rules
+	switch key.kind {
+	case GitHub:
+		s := newGitHub(a)
+		a.service, r = s, s.rules()
+	default:
+		return a
+	}
+	a.budget = newBudget(r, f.o.Network.host(a.origin))
+	a.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Name: a.origin, Timeout: brokenTime,
+		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakAfter },
+		IsSuccessful: func(err error) bool { return err == nil },
+		IsExcluded:   func(err error) bool { return errors.Is(err, errSaysNothing) },
+	})
+	return a
+}
+
+// batches reports how many of its repositories are asked at once, as things are now: none together while the API does
+// not answer, or has nothing left for us.
 func (a *account) batches() (batch int, sweep bool) {
-	if a.service == nil {
+	if a.service == nil || a.breaker.State() == gobreaker.StateOpen {
 		return 1, false
 	}
 	batch, sweep = a.service.lane()
 	return max(1, batch), sweep
 }
+
+// credential gives the Auth as it is configured now.
+func (a *account) credential() Auth {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.auth
+}
+
+// token gives what to show now, empty for who asks anonymously. fresh wants another one than that, if there is any. The
+// error is a *sentry.Fault.
+func (a *account) token(ctx context.Context, fresh sentry.Secret) (sentry.Secret, error) {
+	auth := a.credential()
+	switch {
+	case auth.App != nil:
+		return a.forges.apps.token(ctx, a.base, *auth.App, fresh)
+	case auth.Token == nil:
+		return sentry.Secret{}, nil
+	}
+	token, err := auth.Token()
+	if err != nil {
+		return sentry.Secret{}, sentry.Faultf(sentry.Unauthorized, "cannot read the token: %w", err)
+	}
+	return token, nil
+}
+
+// admit tells whether a token may be shown: one that was refused is tried once in refusedTime.
+func (a *account) admit(token sentry.Secret) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := &a.refused
+	if r.since.IsZero() || token.Empty() {
+		return nil
+	}
+	if token != r.token { // it was rotated
+		*r = refused{}
+		return nil
+	}
+	now := time.Now()
+	if now.Before(r.next) {
+		return &sentry.Fault{
+			Kind: sentry.Unauthorized, RetryAfter: 0,
+			Err: &notAsked{since: r.since, key: a.key, cause: r.err},
+		}
+	}
+	r.next = now.Add(refusedTime)
+	return nil
+}
+
+// notAsked is why nobody was asked: the token was refused before.
+type notAsked struct {
+	since time.Time
+	key   string
+	cause error
+}
+
+func (e *notAsked) Error() string {
+	name := "the credential"
+	if e.key != "" {
+		name = e.key
+	}
+	return "not asked: " + name + " is refused since " + clock(e.since) + " (asked again once a minute, and at once when it changes): " + e.cause.Error()
+}
+
+func (e *notAsked) Unwrap() error { return e.cause }
+
+// refuse notes that a token was refused.
+func (a *account) refuse(token sentry.Secret, err error) {
+	if token.Empty() {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	r := &a.refused
+	if r.since.IsZero() || r.token != token {
+		*r = refused{token: token, since: now}
+		a.forges.log.Warn("a credential is refused; it is tried once a minute until it changes", "host", hostOf(a.origin), "credential", a.key)
+	}
+	r.next, r.err = now.Add(refusedTime), err
+}
+
+// accept notes that a token was good for something.
+func (a *account) accept(token sentry.Secret) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r := &a.refused; !r.since.IsZero() && r.token == token {
+		a.forges.log.Info("a credential is accepted again", "host", hostOf(a.origin), "credential", a.key)
+		*r = refused{}
+	}
+}
+
+// name names an account among others at an origin.
+func (a *account) name() string {
+	if a.key == "" {
+		return string(a.kind)
+	}
+	return string(a.kind) + " " + a.key
+}
+
+// notice reads in passing what answers tell about the credential.
+func (a *account) notice(h http.Header) {}

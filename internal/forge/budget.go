@@ -1,4 +1,474 @@
 package forge
 
-// budget is what one credential may ask of one API. (To come.)
-type budget struct{}
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"sentry/internal/sentry"
+)
+
+// class says what a request is for.
+type class uint8
+
+const (
+	asking    class = iota // what branches point at
+	looking                // what a person or a diagnosis wants to know
+	reporting              // a status: few, and never behind the others
+)
+
+// purse is one of the budgets that an API keeps apart, in its own word for it where it has one.
+type purse string
+
+const (
+	corePurse    purse = "core"    // REST
+	graphqlPurse purse = "graphql" // queries
+)
+
+// rules are what an API documents of its limits.
+type rules struct {
+	// window is how long a budget lasts; 0: the API has none, or tells.
+	window time.Duration
+	// limit is what a purse has before the first answer has told; 0: not known.
+	limit int
+	// perMinute are the points that a purse may spend in any minute, whatever its budget has left; 0: any. A request that
+	// reads costs one, one that writes writePoints.
+	perMinute   map[purse]int
+	writePoints int
+	// betweenWrites is the time from one request that changes something to the next, writesPerHour how many there may be.
+	betweenWrites time.Duration
+	writesPerHour int
+	// concurrency is how many requests may be out at once.
+	concurrency int
+}
+
+// Politeness: how much of what the other side would allow is used.
+const (
+	reservePart  = 20          // one in so many requests of a budget is kept for statuses
+	burstTime    = time.Minute // what was saved up may be spent at once, but no more than of so much time
+	minBurst     = 8           // and always this much
+	minuteShare  = 0.8         // of the points of a minute
+	unsaidPause  = time.Minute // where the other side wants a pause but does not say how long; doubled each time
+	maxPause     = time.Hour   // nobody is left alone for longer, whatever they say
+	margin       = time.Second // clocks differ: what begins again at 12:00:00 is asked at 12:00:01
+	longestQueue = time.Minute // who has no deadline waits no longer than this
+	maxQuiet     = 1000        // addresses that are remembered for being asked less often
+)
+
+// budget is what one credential may ask of one API. Requests wait in it for their turn: never inside a window that the
+// API has closed, spread over the time that what is left must last, those with the nearest deadline first, statuses
+// before all others, and from a reserve of their own where nothing else is left. Since deadlines pass, nobody starves.
+type budget struct {
+	rules
+
+	mu      sync.Mutex // guards what follows
+	purses  map[purse]*window
+	own     *window // the limit that the configuration sets, over all purses; nil: none
+	queue   []*waiter
+	active  int
+	closed  time.Time // nothing is sent before this moment
+	reason  string    // why
+	strikes int       // pauses that were asked for in a row; above 0 one request is sent at a time
+	quiet   map[string]time.Time
+	writes  []time.Time // of the last hour
+	timer   *time.Timer
+}
+
+// window is what one purse has. All times are ours; the other side's clock was allowed for.
+type window struct {
+	limit     int // 0: not known
+	remaining int
+	reset     time.Time
+	length    time.Duration
+	out       int       // requests under way, of which it is not known whether remaining has them
+	used      int       // by us, since the window began
+	tokens    float64   // what may be spent at once
+	filled    time.Time // when tokens was right
+	spent     []spending
+}
+
+type spending struct {
+	at     time.Time
+	points int
+}
+
+// waiter is a request that waits for its turn, and after it the permission for it.
+type waiter struct {
+	budget   *budget
+	purse    purse
+	class    class
+	writes   bool
+	path     string
+	deadline time.Time
+	turn     chan error // of size one
+
+	learned bool // its answer was read; guarded by budget.mu
+	freed   bool
+}
+
+func newBudget(r rules, h Host) *budget {
+	b := &budget{rules: r, purses: map[purse]*window{}, quiet: map[string]time.Time{}}
+	b.configure(h)
+	return b
+}
+
+// configure takes over what the configuration says of the host.
+func (b *budget) configure(h Host) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if h.Concurrency > 0 {
+		b.concurrency = h.Concurrency
+	}
+	switch {
+	case h.RequestsPerHour <= 0:
+		b.own = nil
+	case b.own == nil || b.own.limit != h.RequestsPerHour:
+		b.own = newWindow(h.RequestsPerHour, time.Hour, time.Now())
+	}
+}
+
+func newWindow(limit int, length time.Duration, now time.Time) *window {
+	return &window{limit: limit, remaining: limit, reset: now.Add(length), length: length, filled: now, tokens: burst(limit, length)}
+}
+
+// burst is what may be spent at once of a budget that would last for a time.
+func burst(left int, lasting time.Duration) float64 {
+	return max(minBurst, float64(left)*min(1, float64(burstTime)/float64(max(lasting, 1))))
+}
+
+// wait waits until a request may be sent. Where that would be after the deadline of ctx, it gives a fault of kind
+// RateLimited at once. Whoever gets a waiter tells it what came of the request: learn, and free in any case.
+func (b *budget) wait(ctx context.Context, p purse, c class, writes bool, path string) (*waiter, error) {
+	w := &waiter{budget: b, purse: p, class: c, writes: writes, path: path, turn: make(chan error, 1)}
+	now := time.Now()
+	w.deadline = now.Add(longestQueue)
+	if d, ok := ctx.Deadline(); ok {
+		w.deadline = d
+	}
+	b.mu.Lock()
+	at, _ := slices.BinarySearchFunc(b.queue, w, func(in, w *waiter) int {
+		if in.before(w) {
+			return -1
+		}
+		return 1
+	})
+	b.queue = slices.Insert(b.queue, at, w)
+	b.pump(now)
+	b.mu.Unlock()
+	select {
+	case err := <-w.turn:
+		if err != nil {
+			return nil, err
+		}
+		return w, nil
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	i := slices.Index(b.queue, w)
+	if i >= 0 {
+		b.queue = slices.Delete(b.queue, i, i+1)
+		b.pump(time.Now())
+	}
+	b.mu.Unlock()
+	if i < 0 && <-w.turn == nil { // its turn came at the same moment
+		w.unsent()
+	}
+	return nil, &sentry.Fault{Kind: sentry.Transient, Err: fmt.Errorf("waited for a turn among the requests of this credential: %w", ctx.Err())}
+}
+
+// before reports whether w comes to its turn before other, or has come to the queue before it.
+func (w *waiter) before(other *waiter) bool {
+	if first := w.class == reporting; first != (other.class == reporting) {
+		return first
+	}
+	return !w.deadline.After(other.deadline)
+}
+
+// pump lets those go whose turn it is, sends away those that would wait in vain, and comes back when there is something
+// to do. The caller holds b.mu.
+func (b *budget) pump(now time.Time) {
+	next := time.Time{}
+	ahead := map[purse]int{}
+	kept := b.queue[:0]
+	for _, w := range b.queue {
+		at, why := b.moment(w, ahead[w.purse], now)
+		switch {
+		case at.After(w.deadline):
+			w.turn <- &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: at.Sub(now), Err: fmt.Errorf("not asked: %s", why)}
+			continue
+		case !at.After(now) && b.active < b.places():
+			b.grant(w, now)
+			w.turn <- nil
+			continue
+		case at.After(now) && (next.IsZero() || at.Before(next)):
+			next = at
+		}
+		ahead[w.purse]++
+		kept = append(kept, w)
+	}
+	clear(b.queue[len(kept):])
+	b.queue = kept
+	if b.timer != nil {
+		b.timer.Stop()
+		b.timer = nil
+	}
+	if !next.IsZero() {
+		b.timer = time.AfterFunc(next.Sub(now), func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.pump(time.Now())
+		})
+	}
+}
+
+// places is how many requests may be out at once. After a pause one tries how things are.
+func (b *budget) places() int {
+	if b.strikes > 0 {
+		return 1
+	}
+	return max(1, b.concurrency)
+}
+
+// moment is when a request may be sent, with so many others of its purse before it, and what it waits for. How many are
+// out at once is not looked at: nobody knows when one of them comes back.
+func (b *budget) moment(w *waiter, ahead int, now time.Time) (at time.Time, why string) {
+	at = now
+	later := func(t time.Time, text string) {
+		if t.After(at) {
+			at, why = t, text
+		}
+	}
+	later(b.closed, b.reason)
+	p := b.purse(w.purse, now)
+	if t, out := p.moment(w.class, ahead+1, now); out {
+		later(t, "the budget of this credential is used up until "+clock(t))
+	} else {
+		later(t, "what is left of the budget of this credential must last until "+clock(p.reset))
+	}
+	if b.own != nil {
+		t, _ := b.own.moment(w.class, ahead+1, now)
+		later(t, fmt.Sprintf("requests_per_hour: %d is used up for the moment", b.own.limit))
+	}
+	later(p.minute(b.points(w), int(minuteShare*float64(b.perMinute[w.purse])), now), "too many requests for one minute")
+	if t, ok := b.quiet[w.path]; ok {
+		later(t, "the forge asks to be asked this less often")
+	}
+	if w.writes {
+		later(b.nextWrite(now), "one status after the other")
+	}
+	return at, why
+}
+
+func clock(t time.Time) string { return t.UTC().Format("15:04:05 UTC") }
+
+func (b *budget) points(w *waiter) int {
+	if w.writes {
+		return max(1, b.writePoints)
+	}
+	return 1
+}
+
+// purse gives the window of a purse as it is now.
+func (b *budget) purse(p purse, now time.Time) *window {
+	w := b.purses[p]
+	if w == nil {
+		w = newWindow(b.limit, b.window, now)
+		b.purses[p] = w
+	}
+	return w
+}
+
+// nextWrite is when something may be changed next.
+func (b *budget) nextWrite(now time.Time) time.Time {
+	for len(b.writes) > 0 && now.Sub(b.writes[0]) >= time.Hour+margin {
+		b.writes = b.writes[1:]
+	}
+	n := len(b.writes)
+	if n == 0 {
+		return now
+	}
+	at := b.writes[n-1].Add(b.betweenWrites)
+	if b.writesPerHour > 0 && n >= b.writesPerHour {
+		at = later(at, b.writes[n-b.writesPerHour].Add(time.Hour+margin))
+	}
+	return at
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// grant takes what a request costs.
+func (b *budget) grant(w *waiter, now time.Time) {
+	b.active++
+	p := b.purse(w.purse, now)
+	p.take(now)
+	if b.perMinute[w.purse] > 0 {
+		p.spent = append(p.spent, spending{now, b.points(w)})
+	}
+	if b.own != nil {
+		b.own.take(now)
+	}
+	if w.writes && (b.betweenWrites > 0 || b.writesPerHour > 0) {
+		b.writes = append(b.writes, now)
+	}
+}
+
+// turn begins the next window where the last has ended.
+func (w *window) turn(now time.Time) {
+	if w.limit == 0 || w.length <= 0 || now.Before(w.reset.Add(margin)) {
+		return
+	}
+	gone := now.Sub(w.reset)/w.length + 1
+	w.reset = w.reset.Add(gone * w.length)
+	w.remaining, w.used = w.limit, 0
+}
+
+// free is what may still be used, without the reserve for who does not report.
+func (w *window) free(c class) int {
+	left := w.remaining - w.out
+	if c != reporting {
+		left -= w.limit / reservePart
+	}
+	return left
+}
+
+// fill adds what has become due since the last time.
+func (w *window) fill(now time.Time) (rate float64) {
+	w.turn(now)
+	left := max(time.Second, w.reset.Sub(now))
+	rate = max(0, float64(w.free(asking))) / left.Seconds()
+	w.tokens = min(burst(w.free(asking), left), w.tokens+rate*now.Sub(w.filled).Seconds())
+	w.filled = now
+	return rate
+}
+
+// moment is when n requests have their turn. out tells that they wait for the next window.
+func (w *window) moment(c class, n int, now time.Time) (at time.Time, out bool) {
+	if w.limit == 0 {
+		return now, false
+	}
+	rate := w.fill(now)
+	switch {
+	case w.free(c) < n:
+		return w.reset.Add(margin), true
+	case c == reporting || w.tokens >= float64(n):
+		return now, false
+	}
+	wait := time.Duration((float64(n) - w.tokens) / rate * float64(time.Second))
+	return now.Add(wait + time.Millisecond), false // later by what rounding could take
+}
+
+func (w *window) take(now time.Time) {
+	w.out++
+	w.used++
+	if w.limit > 0 {
+		w.fill(now)
+		w.tokens--
+	}
+}
+
+// minute is when points may be spent of those of a minute; 0 allowed: any.
+func (w *window) minute(points, allowed int, now time.Time) time.Time {
+	if allowed <= 0 {
+		return now
+	}
+	for len(w.spent) > 0 && now.Sub(w.spent[0].at) >= time.Minute+margin {
+		w.spent = w.spent[1:]
+	}
+	sum := points
+	for i := len(w.spent) - 1; i >= 0; i-- {
+		if sum += w.spent[i].points; sum > allowed {
+			return w.spent[i].at.Add(time.Minute + margin)
+		}
+	}
+	return now
+}
+
+// free tells that a request has ended, its answer read or not.
+func (w *waiter) free() {
+	b := w.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w.freed {
+		return
+	}
+	w.freed = true
+	if !w.learned { // it may have arrived, and been counted
+		b.spend(w, time.Now())
+	}
+	b.active--
+	b.pump(time.Now())
+}
+
+// spend counts a request of which the answer did not tell what it cost.
+func (b *budget) spend(w *waiter, now time.Time) {
+	w.learned = true
+	p := b.purse(w.purse, now)
+	p.out--
+	p.remaining = max(0, p.remaining-1)
+	b.spendOwn()
+}
+
+func (b *budget) spendOwn() {
+	if b.own != nil && b.own.out > 0 {
+		b.own.out--
+		b.own.remaining--
+	}
+}
+
+// unsent gives back what a request would have cost that was not sent.
+func (w *waiter) unsent() {
+	b := w.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w.freed, w.learned = true, true
+	p := b.purse(w.purse, time.Now())
+	for _, of := range []*window{p, b.own} {
+		if of != nil && of.out > 0 {
+			of.out--
+			of.used--
+			of.tokens++
+		}
+	}
+	b.active--
+	b.pump(time.Now())
+}
+
+// states tells what there is, for people and for metrics.
+func (b *budget) states(host, key string) []BudgetState {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	var states []BudgetState
+	add := func(name string, w *window) {
+		w.turn(now)
+		s := BudgetState{Host: host, Key: key, Resource: name, Limit: w.limit, Remaining: max(0, w.remaining-w.out), Used: w.used}
+		if w.limit > 0 {
+			s.Reserve, s.Reset = w.limit/reservePart, w.reset
+		}
+		for _, q := range b.queue {
+			if name == string(q.purse) || w == b.own {
+				s.Waiting++
+			}
+		}
+		if b.closed.After(now) {
+			s.PausedUntil, s.Reason = b.closed, b.reason
+		}
+		states = append(states, s)
+	}
+	for _, name := range []purse{corePurse, graphqlPurse} {
+		if w := b.purses[name]; w != nil {
+			add(string(name), w)
+		}
+	}
+	if b.own != nil {
+		add("requests_per_hour", b.own)
+	}
+	return states
+}

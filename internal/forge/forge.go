@@ -129,8 +129,9 @@ type Status struct {
 
 // Forges asks all forges. It is safe for concurrent use.
 type Forges struct {
-	o   Options
-	log *slog.Logger
+	o    Options
+	log  *slog.Logger
+	apps *apps
 
 	mu       sync.RWMutex // guards what follows; Update replaces it as a whole
 	accounts map[accountKey]*account
@@ -142,7 +143,10 @@ func New(o Options) *Forges {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Forges{o: o, log: o.Log, accounts: map[accountKey]*account{}, places: map[*Repository]*place{}}
+	if o.Network == nil {
+		o.Network = NewNetwork(NetworkOptions{Log: o.Log})
+	}
+	return &Forges{o: o, log: o.Log, apps: newApps(o.Network), accounts: map[accountKey]*account{}, places: map[*Repository]*place{}}
 }
 
 // place is what is known of one repository.

@@ -47,9 +47,6 @@ type service interface {
 
 	// setStatus puts a status on a commit of a repository.
 	setStatus(ctx context.Context, r *Repository, s Status) error
-
-	// cost estimates what repositories cost, all of this account. It makes no request.
-	cost(repositories []*Repository) CostOf
 }
 
 // CostOf is what one credential will be used for.

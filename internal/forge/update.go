@@ -1,6 +1,9 @@
 package forge
 
-import "slices"
+import (
+	"net/url"
+	"slices"
+)
 
 // Update takes the repositories of a configuration, all of them, and forgets those that are gone. Which of them share a
 // credential decides how they are asked.
@@ -35,26 +38,26 @@ func (f *Forges) Update(repositories []*Repository) {
 // The caller holds f.mu.
 func (f *Forges) accountOf(accounts map[accountKey]*account, r *Repository) *account {
 	base, err := apiBase(r)
-	key := accountKey{kind: r.Kind, api: label(base), key: r.Auth.Key}
-	if base == nil || err != nil {
-		key = accountKey{kind: Git, api: r.Remote.Origin(), key: r.Auth.Key}
-		base = nil
-	} else {
-		key.api = base.String()
+	if err != nil {
+		base = nil // it is asked over Git; the configuration was checked before
 	}
+	key := keyOf(r, base)
 	a := accounts[key]
 	if a == nil {
 		if a = f.accounts[key]; a == nil {
-			a = f.open(key, r)
+			a = f.open(key, base, r.Auth)
 		}
 		accounts[key] = a
 	}
 	return a
 }
 
-// open makes an account.
-func (f *Forges) open(key accountKey, r *Repository) *account {
-	return &account{accountKey: key, auth: r.Auth}
+// keyOf is the account of a repository, whose API is at base; nil for none.
+func keyOf(r *Repository, base *url.URL) accountKey {
+	if base == nil {
+		return accountKey{kind: Git, api: r.Remote.Origin(), key: r.Auth.Key}
+	}
+	return accountKey{kind: r.Kind, api: base.String(), key: r.Auth.Key}
 }
 
 // assignLanes decides who shares a lane. All repositories of an origin do, whatever their credentials, except those that
@@ -82,14 +85,6 @@ func (f *Forges) assignLanes() {
 			p.lane += " " + p.account.name()
 		}
 	}
-}
-
-// name names an account among others at an origin.
-func (a *account) name() string {
-	if a.key == "" {
-		return string(a.kind)
-	}
-	return string(a.kind) + " " + a.key
 }
 
 // Lane says with whom a repository may be asked in one question.
