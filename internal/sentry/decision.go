@@ -21,9 +21,10 @@ const (
 	CanceledIt Verb = "canceled"
 	Paused     Verb = "paused"
 	Resumed    Verb = "resumed"
-	Doubted    Verb = "doubted"   // an answer of a forge is not believed yet
-	Answering  Verb = "answering" // how a repository answers has changed
-	Reloaded   Verb = "reloaded"  // the configuration was read again
+	Doubted    Verb = "doubted"    // an answer of a forge is not believed yet
+	Answering  Verb = "answering"  // how a repository answers has changed
+	Reloaded   Verb = "reloaded"   // the configuration was read again
+	Unreported Verb = "unreported" // a status could not be put on a commit, and is given up
 )
 
 // Decision is one line of the ledger: what was decided, about what, and why.

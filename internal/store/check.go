@@ -68,6 +68,24 @@ var rules = []rule{
 		`SELECT r.sequence || '-' || r.suffix FROM rollouts r JOIN changes c ON c.rollout = r.sequence WHERE c.grp <> r.grp`,
 	},
 	{
+		"a verdict was prepared before its rollout has ended",
+		`SELECT d.rollout || ' on ' || d.commit_id FROM deliveries d JOIN rollouts r ON r.sequence = CAST(d.rollout AS INTEGER)
+		WHERE d.state <> 'pending' AND r.status IN ('pending', 'running')`,
+	},
+	{
+		"a pending comes after the verdict of its rollout",
+		`SELECT p.rollout || ' on ' || p.commit_id FROM deliveries p JOIN deliveries v ON v.rollout = p.rollout AND v.address = p.address
+		AND v.commit_id = p.commit_id AND v.context = p.context AND v.state <> 'pending' WHERE p.state = 'pending' AND p.id > v.id`,
+	},
+	{
+		"a commit was told that a rollout is pending, and nothing tells it of the end",
+		`SELECT p.rollout || ' on ' || p.commit_id FROM deliveries p JOIN rollouts r ON r.sequence = CAST(p.rollout AS INTEGER)
+		WHERE p.state = 'pending' AND p.fate = 'delivered' AND r.status NOT IN ('pending', 'running')
+		AND NOT EXISTS (SELECT 1 FROM deliveries v WHERE v.rollout = p.rollout AND v.address = p.address
+			AND v.commit_id = p.commit_id AND v.context = p.context AND v.state <> 'pending')
+		AND p.rollout NOT IN (SELECT coalesce(json_extract(payload, '$.rollout'), '') FROM outbox WHERE topic = 'rollout.finished')`,
+	},
+	{
 		"something is newer than the newest entry of the ledger",
 		`SELECT repository || '@' || branch FROM changes WHERE ledger > coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'ledger'), 0)`,
 	},

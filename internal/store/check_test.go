@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sentry/internal/sentry"
 )
 
 // TestCheck breaks each invariant in turn and expects to be told of it. The last part of each line is what is told.
@@ -27,13 +29,22 @@ func TestCheck(t *testing.T) {
 		{`UPDATE changes SET rollout = 4 WHERE repository = 'a' AND generation = 2`, "a change of a watch is in an older rollout of the group than the change before it: a@main generation 3"},
 		{`UPDATE changes SET grp = 'h' WHERE repository = 'a' AND generation = 2`, "a rollout answers a change of another group: 1-"},
 		{`UPDATE changes SET ledger = 10000 WHERE repository = 'a'`, "something is newer than the newest entry of the ledger: a@main"},
+		{`UPDATE rollouts SET status = 'running', grp = 'k' WHERE sequence = 1`, "a verdict was prepared before its rollout has ended: 1-"},
+		{`UPDATE deliveries SET id = 99 WHERE state = 'pending' AND rollout LIKE '1-%'`, "a pending comes after the verdict of its rollout: 1-"},
+		{`DELETE FROM deliveries WHERE state <> 'pending' AND rollout LIKE '1-%'`, "a commit was told that a rollout is pending, and nothing tells it of the end: 1-"},
 		{`PRAGMA foreign_keys = OFF; DELETE FROM rollouts WHERE sequence = 1; PRAGMA foreign_keys = ON`, "reference is broken: "},
 		{`PRAGMA ignore_check_constraints = ON; UPDATE heads SET deleted = 7 WHERE repository = 'b'; PRAGMA ignore_check_constraints = OFF`, "structure is broken: CHECK constraint failed in heads"},
 		{`PRAGMA writable_schema = ON; DELETE FROM sqlite_schema WHERE name = 'changes_by_group'; PRAGMA writable_schema = RESET`, "structure is broken: "},
 	} {
 		s := inMemory(t)
 		record(t, s, see("quiet", "1"), see("a", "1"), see("a", "2"))
-		runThrough(t, s, pending(t, s, "g"))
+		first := claim(t, s, pending(t, s, "g"))
+		expand(t, s)
+		deliver(t, s)
+		deployed(t, s, first)
+		noError(t, s.Finish(t.Context(), first.ID, sentry.Succeeded, "all succeeded"))
+		expand(t, s)
+		deliver(t, s)
 		record(t, s, see("a", "3"))
 		runThrough(t, s, pending(t, s, "g"))
 		record(t, s, see("a", "4"), see("b", "1").in("h"), see("b", "2").in("h"))

@@ -142,5 +142,5 @@ func (t *tx) begin(v *rolloutRow, p Plan) error {
 			return err
 		}
 	}
-	return t.post(topicStarted, v, sentry.Running, p.Reason)
+	return t.post(TopicStarted, v, sentry.Running, p.Reason)
 }

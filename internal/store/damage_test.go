@@ -35,6 +35,9 @@ func furnished(t *testing.T) string {
 	}
 	noError(t, s.Pause(t.Context(), "g1", "ada", "because"))
 	record(t, s, see("repository-1", "x").in("g1"))
+	for len(must(s.Outbox(t.Context(), 100))(t)) > 4 {
+		expand(t, s)
+	}
 	healthy(t, s)
 	closed(t, s)
 	return dir
@@ -54,10 +57,16 @@ func everything(t *testing.T, s *Store) (string, error) {
 		}
 		list[i] = full
 	}
+	var reports []sentry.Report
+	for i := range list {
+		told, err := s.Reports(ctx, list[i].ID)
+		err3 = errors.Join(err3, err)
+		reports = append(reports, told...)
+	}
 	why, err4 := s.Why(ctx, WhyFilter{Limit: 10000})
 	paused, err5 := s.Paused(ctx)
 	out, err6 := s.Outbox(ctx, 1000)
-	all, err7 := json.Marshal([]any{heads, list, why, paused, out})
+	all, err7 := json.Marshal([]any{heads, list, reports, why, paused, out})
 	return string(all), errors.Join(err1, err2, err3, err4, err5, err6, err7)
 }
 

@@ -89,8 +89,10 @@ func (s *Store) SaveDeployment(ctx context.Context, d sentry.Deployment) error {
 		}
 		var was sentry.Status
 		var attempt int64
-		found, err := t.one(`SELECT status, attempt FROM deployments WHERE rollout = ? AND ordinal = ?`, func(r row) error {
-			was, attempt = r.status(0), r.int(1)
+		var watch sentry.Watch
+		var pinned string
+		found, err := t.one(`SELECT status, attempt, repository, branch, source FROM deployments WHERE rollout = ? AND ordinal = ?`, func(r row) error {
+			was, attempt, watch, pinned = r.status(0), r.int(1), sentry.Watch{Repository: r.text(2), Branch: r.text(3)}, r.text(4)
 			return nil
 		}, rollout.sequence, d.Ordinal)
 		switch {
@@ -113,6 +115,12 @@ func (s *Store) SaveDeployment(ctx context.Context, d sentry.Deployment) error {
 			WHERE rollout = ? AND ordinal = ?`, d.Status, d.Reason, d.Attempt, source, runs, d.StartedAt, d.FinishedAt, rollout.sequence, d.Ordinal)
 		if err != nil {
 			return err
+		}
+		if source != "" && source != pinned {
+			e := Event{Rollout: rollout.ID, Group: rollout.Group, Status: rollout.Status, Attempt: d.Attempt, Watch: &watch, Source: d.Source}
+			if err := t.postEvent(TopicPinned, e); err != nil {
+				return err
+			}
 		}
 		for _, step := range d.Steps {
 			if step.Attempt != d.Attempt {

@@ -197,6 +197,14 @@ func work(s *Store, first, last int, told func(int)) error {
 				return err
 			}
 		}
+		if n%2 == 0 { // those of some rollouts are expanded, and of these some are delivered
+			if err := expandOnce(s); err != nil {
+				return err
+			}
+			if err := deliverOnce(s); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -212,6 +220,7 @@ func afterwards(t *testing.T, dir string, told int) {
 	for _, r := range must(s.Left(t.Context()))(t) {
 		must(s.TakeOver(t.Context(), r.ID))(t)
 	}
+	nothingLostNorDoubled(t, s)
 	healthy(t, s)
 	closed(t, s)
 }

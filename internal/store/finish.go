@@ -50,7 +50,7 @@ func (t *tx) end(v *rolloutRow, status sentry.Status, reason string, verb sentry
 	if err != nil {
 		return err
 	}
-	return t.post(topicFinished, v, status, reason)
+	return t.post(TopicFinished, v, status, reason)
 }
 
 func orStatus(reason string, status sentry.Status) string {

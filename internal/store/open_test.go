@@ -147,9 +147,9 @@ func TestRefuses(t *testing.T) {
 			return os.WriteFile(db, must(os.ReadFile(filepath.Join(other, databaseName)))(t), 0o600)
 		}, ErrForeign, "another state directory"},
 		{"newer schema", func(t *testing.T, dir, db string) error {
-			exec(t, dir, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, 1)`)
+			exec(t, dir, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)`)
 			return nil
-		}, ErrNewerSchema, "schema 99"},
+		}, ErrNewerSchema, "schema 999"},
 		{"checksums switched off", func(t *testing.T, dir, db string) error { patch(t, dir, 20, 0); return nil }, ErrCorrupt, "header"},
 		{"another page size", func(t *testing.T, dir, db string) error { patch(t, dir, 16, 0x20); return nil }, ErrCorrupt, "header"},
 		{"magic damaged", func(t *testing.T, dir, db string) error { patch(t, dir, 3, 'X'); return nil }, ErrCorrupt, "first bytes"},
@@ -242,7 +242,7 @@ func TestUpgrade(t *testing.T) {
 	s := openDir(t, dir)
 	record(t, s, see("a", "1"))
 	closed(t, s)
-	newer := fstest.MapFS{"00002_next.sql": {Data: []byte("-- +goose Up\nCREATE TABLE next (x INTEGER) STRICT;\nINSERT INTO next SELECT count(*) FROM heads;\n")}}
+	newer := fstest.MapFS{"00099_next.sql": {Data: []byte("-- +goose Up\nCREATE TABLE next (x INTEGER) STRICT;\nINSERT INTO next SELECT count(*) FROM heads;\n")}}
 	for _, e := range must(fs.ReadDir(migrations, "."))(t) {
 		newer[e.Name()] = &fstest.MapFile{Data: must(fs.ReadFile(migrations, e.Name()))(t)}
 	}
@@ -261,7 +261,7 @@ func TestUpgrade(t *testing.T) {
 	closed(t, s)
 	_, err = Open(t.Context(), Options{Dir: dir})
 	wants(t, err, ErrNewerSchema)
-	broken := fstest.MapFS{"00003_bad.sql": {Data: []byte("-- +goose Up\nCREATE TABLE half (x INTEGER);\nSELECT nonsense;\n")}}
+	broken := fstest.MapFS{"00100_bad.sql": {Data: []byte("-- +goose Up\nCREATE TABLE half (x INTEGER);\nSELECT nonsense;\n")}}
 	for name, file := range newer {
 		broken[name] = file
 	}
@@ -289,7 +289,7 @@ func TestSchemaIsStrict(t *testing.T) {
 			}
 			return nil
 		})
-		if n < 9 {
+		if n < 10 {
 			t.Errorf("%d tables", n)
 		}
 		return err

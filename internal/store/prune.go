@@ -19,8 +19,10 @@ const (
 	changesPerWatch = 200
 	// deletedPerRepository is how many deleted branches of a repository are remembered; one that comes back later is new.
 	deletedPerRepository = 1_000
-	// outboxLimit is how many messages wait for delivery; the oldest go first.
+	// outboxLimit is how many messages wait to be expanded; the oldest go first.
 	outboxLimit = 10_000
+	// deliveriesKept is how many deliveries that have ended are kept, beyond which the oldest go; and each goes with its rollout.
+	deliveriesKept = 20_000
 
 	// The chunks keep one transaction short, because every other write waits for it.
 	rolloutChunk = 50
@@ -50,24 +52,36 @@ func (s *Store) Prune(ctx context.Context, r Retention) ([]string, error) {
 		return removed, err
 	}
 	rows := []struct {
-		sql string
-		arg int
+		sql  string
+		args []any
 	}{
 		{`DELETE FROM changes WHERE id IN (SELECT c.id FROM changes c JOIN heads h ON h.repository = c.repository AND h.branch = c.branch
-			WHERE c.fate <> 'rollout' AND c.generation <= h.generation - ? LIMIT ?)`, changesPerWatch},
-		{`DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE id <= (SELECT max(id) FROM ledger) - ? ORDER BY id LIMIT ?)`, r.LedgerEntries},
-		{`DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id <= (SELECT max(id) FROM outbox) - ? ORDER BY id LIMIT ?)`, outboxLimit},
+			WHERE c.fate <> 'rollout' AND c.generation <= h.generation - ? LIMIT ?)`, []any{changesPerWatch}},
+		{`DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE id <= (SELECT max(id) FROM ledger) - ? ORDER BY id LIMIT ?)`, []any{r.LedgerEntries}},
+		{`DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE fate <> 'waiting' AND refused = 0
+			AND id <= (SELECT max(id) FROM deliveries) - ? ORDER BY id LIMIT ?)`, []any{deliveriesKept}},
+		{`DELETE FROM deliveries WHERE id IN (SELECT d.id FROM deliveries d WHERE d.fate <> 'waiting' AND d.refused = 0
+			AND NOT EXISTS (SELECT 1 FROM rollouts r WHERE r.sequence = CAST(d.rollout AS INTEGER)) ORDER BY d.id LIMIT ?)`, nil},
 	}
 	for _, step := range rows {
 		for gone := int64(rowChunk); gone == rowChunk; {
 			err := s.write(ctx, func(t *tx) error {
-				err := t.exec(step.sql, step.arg, rowChunk)
+				err := t.exec(step.sql, append(step.args[:len(step.args):len(step.args)], rowChunk)...)
 				gone = t.Changes()
 				return err
 			})
 			if err != nil {
 				return removed, err
 			}
+		}
+	}
+	for gone := int64(rowChunk); gone == rowChunk; {
+		err := s.write(ctx, func(t *tx) (err error) {
+			gone, err = t.dropMessages(outboxLimit, rowChunk)
+			return err
+		})
+		if err != nil {
+			return removed, err
 		}
 	}
 	s.reserve().fill()

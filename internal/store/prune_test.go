@@ -75,8 +75,7 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// TestPruneRows: the ledger, the changes and the outbox are bounded too, in several short transactions where there is
-// much.
+// TestPruneRows: the ledger and the changes are bounded too, in several short transactions where there is much.
 func TestPruneRows(t *testing.T) {
 	s := inMemory(t)
 	const moves = changesPerWatch + 60
@@ -104,15 +103,6 @@ func TestPruneRows(t *testing.T) {
 		t.Errorf("the newest entry is %v", why[0])
 	}
 	healthy(t, s)
-	for i := range outboxLimit + 20 {
-		noError(t, s.write(t.Context(), func(tx *tx) error {
-			return tx.exec(`INSERT INTO outbox (topic, key, payload, recorded_at) VALUES ('t', 'k', ?, 0)`, fmt.Sprint(i))
-		}))
-	}
-	must(s.Prune(t.Context(), Retention{}))(t)
-	if n := rows(t, s, "outbox"); n != outboxLimit {
-		t.Errorf("%d messages left", n)
-	}
 }
 
 // TestPruneHeads: of the branches that are gone, each repository remembers the newest; what something tells of stays.

@@ -81,7 +81,7 @@ func TestLifeOfARollout(t *testing.T) {
 		noError(t, json.Unmarshal(m.Payload, &e))
 		events = append(events, fmt.Sprintf("%s %s %s %s", m.Topic, m.Key, e.Rollout, e.Status))
 	}
-	if diff := cmp.Diff([]string{"rollout.started g " + r.ID + " running", "rollout.finished g " + r.ID + " failed"}, events); diff != "" {
+	if diff := cmp.Diff([]string{"rollout.started g " + r.ID + " running", "deployment.pinned g " + r.ID + " running", "rollout.finished g " + r.ID + " failed"}, events); diff != "" {
 		t.Errorf("outbox: %s", diff)
 	}
 	healthy(t, s)
@@ -436,21 +436,6 @@ func TestPause(t *testing.T) {
 		t.Errorf("why: %s", got)
 	}
 	wants(t, s.Pause(t.Context(), "", "x", ""), ErrInvalid)
-}
-
-func TestOutboxGoesWhenDelivered(t *testing.T) {
-	s := inMemory(t)
-	record(t, s, see("a", "1"), see("a", "2"))
-	runThrough(t, s, pending(t, s, "g"))
-	messages := must(s.Outbox(t.Context(), 1))(t)
-	if len(messages) != 1 || messages[0].Topic != topicStarted {
-		t.Fatalf("%+v", messages)
-	}
-	noError(t, s.Delivered(t.Context(), messages[0].ID))
-	messages = must(s.Outbox(t.Context(), 10))(t)
-	if len(messages) != 1 || messages[0].Topic != topicFinished {
-		t.Fatalf("%+v", messages)
-	}
 }
 
 // TestWhy: the order is that in which things were recorded, also when the clock goes backwards, and moves are where they
