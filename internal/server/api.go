@@ -40,12 +40,14 @@ type Reload struct {
 // GroupState is what a group does.
 type GroupState string
 
-// The states of a group. One that runs and is paused is running: the pause holds for what comes after.
+// The states of a group. One that runs and is paused is running: the pause holds for what comes after. One that is on
+// record as running while nobody runs it is interrupted: its rollout begins again, or is given up, when Sentry starts.
 const (
-	GroupIdle    GroupState = "idle"
-	GroupWaiting GroupState = "waiting"
-	GroupRunning GroupState = "running"
-	GroupPaused  GroupState = "paused"
+	GroupIdle        GroupState = "idle"
+	GroupWaiting     GroupState = "waiting"
+	GroupRunning     GroupState = "running"
+	GroupInterrupted GroupState = "interrupted"
+	GroupPaused      GroupState = "paused"
 )
 
 // Group is a group with its members.
@@ -60,6 +62,8 @@ type Group struct {
 	Last     *sentry.Rollout `json:"last,omitempty"`    // the newest that has ended
 	Policy   *sentry.Policy  `json:"policy,omitempty"`  // as configured now; nil where it is not configured any more
 	Members  []Member        `json:"members"`
+
+	unattended bool // nobody owns the state: nothing begins, and nothing goes on
 }
 
 // Pause is who paused a group, and why.

@@ -51,6 +51,12 @@ func (h *handler) present(ctx context.Context) (Status, error) {
 	}
 	h.abandoned(active)
 	status.Items = groups(h.Config(), heads, asked, active, paused)
+	for i := range status.Items {
+		g := &status.Items[i]
+		if g.unattended = h.Control == nil; g.unattended && g.Current != nil {
+			g.State = GroupInterrupted
+		}
+	}
 	return status, nil
 }
 

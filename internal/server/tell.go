@@ -57,6 +57,15 @@ func groupSentence(g Group, now time.Time) string {
 			text += " It is paused after this one" + pausedBy(*g.Paused, now) + "."
 		}
 		return text
+	case GroupInterrupted:
+		text := fmt.Sprintf("Rollout %s of group %s was interrupted with %s. It begins again, or is given up, when Sentry starts.", g.Current.ID, g.Name, progress(*g.Current))
+		if g.Waiting > 0 {
+			text += fmt.Sprintf(" %s after it.", counted(g.Waiting, "more rollout waits", "more rollouts wait"))
+		}
+		if g.Paused != nil {
+			text += " The group is paused after it" + pausedBy(*g.Paused, now) + "."
+		}
+		return text
 	case GroupPaused:
 		text := fmt.Sprintf("Group %s is paused%s.", g.Name, pausedBy(*g.Paused, now))
 		if g.Waiting > 0 {
@@ -65,6 +74,9 @@ func groupSentence(g Group, now time.Time) string {
 		return text
 	case GroupWaiting:
 		text := fmt.Sprintf("Group %s is about to begin rollout %s", g.Name, g.Next.ID)
+		if g.unattended {
+			text = fmt.Sprintf("Rollout %s of group %s waits until Sentry starts", g.Next.ID, g.Name)
+		}
 		if why := g.Next.Trigger.Summary(); why != "" {
 			text += ", because " + why
 		}
@@ -218,10 +230,18 @@ func nextPolls(status Status, members []Member, now time.Time) string {
 	return "Next poll of " + strings.Join(parts, ", ") + "."
 }
 
-// tellRollout says how a rollout stands.
-func tellRollout(r sentry.Rollout, now time.Time) string {
+// tellRollout says how a rollout stands. unattended tells that nobody owns the state.
+func tellRollout(r sentry.Rollout, unattended bool, now time.Time) string {
 	name := fmt.Sprintf("Rollout %s of group %s", r.ID, r.Group)
 	switch {
+	case unattended && r.Status == sentry.Pending:
+		return name + " waits until Sentry starts."
+	case unattended && r.Status == sentry.Running:
+		text := fmt.Sprintf("%s was interrupted with %s.", name, progress(r))
+		if r.CanceledBy != "" {
+			return text + " " + r.CanceledBy + " asked to cancel it, so it ends when Sentry starts."
+		}
+		return text + " It begins again, or is given up, when Sentry starts."
 	case r.Status == sentry.Pending:
 		return fmt.Sprintf("%s has been waiting for %s.", name, Took(now.Sub(r.RecordedAt)))
 	case r.Status == sentry.Running:

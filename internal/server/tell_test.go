@@ -30,6 +30,11 @@ func TestSentences(t *testing.T) {
 			Group{State: GroupRunning, Current: rollout(sentry.Running), Waiting: 1, Paused: &Pause{By: "ada", Reason: "freeze", At: ago(2 * time.Hour)}},
 			"Group web has been running rollout 7-abcde for 42s: shop@main running, 1 pending, 1 timed out. 1 more rollout waits after it. It is paused after this one by ada 2h ago: freeze.",
 		},
+		{Group{State: GroupWaiting, Waiting: 1, Next: rollout(sentry.Pending), unattended: true}, "Rollout 7-abcde of group web waits until Sentry starts, because asked for by ada."},
+		{
+			Group{State: GroupInterrupted, Current: rollout(sentry.Running), Waiting: 1, Paused: &Pause{By: "ada", At: ago(time.Minute)}, unattended: true},
+			"Rollout 7-abcde of group web was interrupted with shop@main running, 1 pending, 1 timed out. It begins again, or is given up, when Sentry starts. 1 more rollout waits after it. The group is paused after it by ada 1m ago.",
+		},
 		{Group{State: GroupPaused, Waiting: 3, Paused: &Pause{At: ago(time.Minute)}}, "Group web is paused by somebody 1m ago. 3 rollouts wait until `sentry resume web`."},
 	} {
 		c.group.Name = "web"
@@ -81,8 +86,17 @@ func TestSentences(t *testing.T) {
 		{&sentry.Rollout{ID: "7-a", Group: "web", Status: sentry.TimedOut, Reason: "global_timeout", StartedAt: ago(time.Hour), FinishedAt: ago(45 * time.Minute)}, "Rollout 7-a of group web timed out after 15m, 45m ago: global_timeout."},
 		{&sentry.Rollout{ID: "7-a", Group: "web", Status: sentry.Succeeded, Reason: "all did", StartedAt: ago(time.Hour), FinishedAt: ago(45 * time.Minute)}, "Rollout 7-a of group web succeeded after 15m, 45m ago."},
 	} {
-		if got := tellRollout(*c.rollout, now); got != c.want {
+		if got := tellRollout(*c.rollout, false, now); got != c.want {
 			t.Errorf("%s\nwant %s", got, c.want)
+		}
+	}
+	for want, r := range map[string]*sentry.Rollout{
+		"Rollout 7-a of group web waits until Sentry starts.": {ID: "7-a", Group: "web", Status: sentry.Pending},
+		"Rollout 7-abcde of group web was interrupted with shop@main running, 1 pending, 1 timed out. ada asked to cancel it, so it ends when Sentry starts.": running,
+		"Rollout 7-abcde of group web was interrupted with shop@main running, 1 pending, 1 timed out. It begins again, or is given up, when Sentry starts.":   rollout(sentry.Running),
+	} {
+		if got := tellRollout(*r, true, now); got != want {
+			t.Errorf("%s\nwant %s", got, want)
 		}
 	}
 }

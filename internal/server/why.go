@@ -81,7 +81,7 @@ func (h *handler) tell(ctx context.Context, status Status, about About, n int) (
 			return story, err
 		}
 		story.About.Name, filter.Rollout = rollout.ID, rollout.ID
-		story.Now = tellRollout(rollout, now)
+		story.Now = tellRollout(rollout, h.Control == nil, now)
 	case "repository":
 		filter.Repository = about.Name
 		if err := h.addLastOf(ctx, &status, func(g Group) bool {
