@@ -10,6 +10,9 @@ import (
 	"sentry/internal/sentry"
 )
 
+// hintRollouts is for whoever names a rollout that there is not.
+const hintRollouts = "`sentry history` lists the rollouts"
+
 // What the arguments of verbs are called in their usage.
 const (
 	argID         = "ID"
@@ -18,6 +21,11 @@ const (
 	argName       = "GROUP|REPOSITORY|ID"
 )
 
+// verbOf is how a message calls a command: without the program, whose name stands before the message.
+func verbOf(cmd *cobra.Command) string {
+	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+}
+
 // exactly asks for these arguments, in this order.
 func exactly(names ...string) cobra.PositionalArgs { return between(len(names), names...) }
 
@@ -25,10 +33,10 @@ func exactly(names ...string) cobra.PositionalArgs { return between(len(names), 
 func between(least int, names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least {
-			return &problem{code: exitUsage, message: fmt.Sprintf("%s needs %s", cmd.CommandPath(), strings.Join(names[len(args):least], " and ")), hint: "usage: " + cmd.UseLine()}
+			return &problem{code: exitUsage, message: fmt.Sprintf("%s needs %s", verbOf(cmd), strings.Join(names[len(args):least], " and ")), hint: "usage: " + cmd.UseLine()}
 		}
 		if len(args) > len(names) {
-			return &problem{code: exitUsage, message: fmt.Sprintf("%s takes no argument %q", cmd.CommandPath(), args[len(names)]), hint: "usage: " + cmd.UseLine()}
+			return &problem{code: exitUsage, message: fmt.Sprintf("%s takes no argument %q", verbOf(cmd), args[len(names)]), hint: "usage: " + cmd.UseLine()}
 		}
 		for i, arg := range args {
 			if err := checkArgument(names[i], arg); err != nil {
@@ -49,7 +57,7 @@ func checkArgument(name, arg string) error {
 	}
 	p := &problem{code: exitNotFound, message: fmt.Sprintf("there is no %s %q", what, arg)}
 	if name == argID {
-		p.hint = "`sentry history` lists the rollouts"
+		p.hint = hintRollouts
 	}
 	return p
 }

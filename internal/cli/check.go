@@ -36,7 +36,7 @@ func newCheck(a *app) *cobra.Command {
 		Long: `Check what the configuration needs from outside: tokens, branches, QA repositories, git, the shell, the sandbox, the
 disk, the state directory. It asks each repository once. Each line is ok, warn or fail, with a fix; any fail gives exit
 code 1. "sentry validate" checks the file alone.`,
-		Args: cobra.NoArgs,
+		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.check(cmd.Context()) },
 	}
 }

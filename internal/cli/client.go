@@ -25,6 +25,7 @@ import (
 type client struct {
 	http   *http.Client
 	remote bool         // a daemon answers, not this process
+	owner  string       // who has the state where no daemon answers: a trigger in the foreground; "" for nobody
 	place  place        // what it is about
 	close  func() error // gives back what it holds
 }
@@ -52,6 +53,7 @@ func (a *app) connectTo(ctx context.Context, p place) (*client, error) {
 	if c != nil || err != nil {
 		return c, err
 	}
+	a.elsewhere(ctx, p)
 	var state server.Store
 	s, err := store.Open(ctx, store.Options{Dir: p.stateDir, ReadOnly: true})
 	var release func() error
@@ -63,7 +65,13 @@ func (a *app) connectTo(ctx context.Context, p place) (*client, error) {
 	default:
 		state, release = s, s.Close
 	}
-	return local(p, release, server.Options{Store: state}), nil
+	o, owner := server.Options{Store: state}, store.Held(p.stateDir)
+	if owner != "" { // what runs is run by somebody, though it cannot be asked
+		o.Control = nobody{}
+	}
+	c = local(p, release, o)
+	c.owner = owner
+	return c, nil
 }
 
 // own gives a client for verbs that change something: of the daemon where one runs, else of the state on disk, which
@@ -87,7 +95,7 @@ func (a *app) own(ctx context.Context, begin bool) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return local(p, s.Close, server.Options{Store: s, Control: custodian{s}}), nil
+	return local(p, s.Close, server.Options{Store: s, Control: custodian{store: s}}), nil
 }
 
 // local gives a client of a handler in this process.
@@ -106,7 +114,7 @@ func dial(ctx context.Context, p place) (*client, error) {
 	defer cancel()
 	conn, err := d.DialContext(ctx, "unix", path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
+	case nobodyThere(err):
 		return nil, nil
 	case errors.Is(err, fs.ErrPermission):
 		return nil, &problem{code: exitDenied, message: fmt.Sprintf("not allowed to talk to the daemon of %s", p.stateDir), hint: "run this as the user that runs the daemon", cause: err}
@@ -114,12 +122,18 @@ func dial(ctx context.Context, p place) (*client, error) {
 		return nil, &problem{code: exitUnreachable, message: fmt.Sprintf("the daemon of %s does not answer", p.stateDir), hint: "it is there but stuck: its log says more", cause: err}
 	}
 	_ = conn.Close() // it was only to see whether somebody listens
+	return socketClient(path, p), nil
+}
+
+// socketClient gives a client of whoever listens at a socket.
+func socketClient(path string, p place) *client {
+	var d net.Dialer
 	transport := &http.Transport{
 		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", path) },
 		ResponseHeaderTimeout: time.Minute,
 		DisableCompression:    true,
 	}
-	return &client{http: &http.Client{Transport: transport}, remote: true, place: p}, nil
+	return &client{http: &http.Client{Transport: transport}, remote: true, place: p}
 }
 
 // maxAnswer bounds what is read of an answer: the status of 100,000 watches is some 30 MiB.
@@ -217,6 +231,14 @@ func (c *client) send(ctx context.Context, method, path string, q url.Values, bo
 	return nil, &failure.Error
 }
 
+// hintGone is for whoever asked a daemon that is not there any more.
+const hintGone = "start it again with `sentry watch`; what was asked for before is on disk, and goes on then"
+
+// nobodyThere reports whether an error of dialling says that no process answers at the socket.
+func nobodyThere(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOTDIR)
+}
+
 // unreachable says that the connection failed, unless it was given up on purpose.
 func (c *client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
@@ -225,7 +247,11 @@ func (c *client) unreachable(ctx context.Context, err error) error {
 	if !c.remote {
 		return err
 	}
-	return &problem{code: exitUnreachable, message: fmt.Sprintf("the daemon of %s went away: %v", c.place.stateDir, err), hint: "start it again with `sentry watch`; what was asked for before is on disk", cause: err}
+	p := &problem{code: exitUnreachable, message: fmt.Sprintf("the daemon of %s went away", c.place.stateDir), hint: hintGone, cause: err}
+	if nobodyThere(err) {
+		p.message = fmt.Sprintf("the daemon of %s has ended", c.place.stateDir)
+	}
+	return p
 }
 
 // rolloutPath is the path of a rollout, whatever its id looks like.

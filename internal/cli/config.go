@@ -14,7 +14,7 @@ func newConfig(a *app) *cobra.Command {
 		&cobra.Command{
 			Use:   "schema",
 			Short: "Print the JSON Schema of the configuration file, for editors",
-			Args:  cobra.NoArgs,
+			Args:  exactly(),
 			RunE: func(*cobra.Command, []string) error {
 				schema, err := config.Schema()
 				if err != nil {
@@ -26,7 +26,7 @@ func newConfig(a *app) *cobra.Command {
 		&cobra.Command{
 			Use:   "view",
 			Short: "Print the configuration as it takes effect: expanded, with defaults, without secrets",
-			Args:  cobra.NoArgs,
+			Args:  exactly(),
 			RunE: func(*cobra.Command, []string) error {
 				cfg, err := a.load()
 				if err != nil {

@@ -11,29 +11,66 @@ import (
 	"sentry/internal/store"
 )
 
-// custodian is the owner of a state directory for the moment of one command, where no daemon runs: it can change what
-// is written down, but carries nothing out.
-type custodian struct{ *store.Store }
+// nobody answers for a daemon where none runs: it carries nothing out and knows nothing.
+type nobody struct{}
 
-// Trigger is not for a custodian: without somebody who carries it out, a rollout would wait for ever.
-func (custodian) Trigger(context.Context, ...store.Request) ([]server.Queued, error) {
+// Trigger would leave a rollout waiting for ever: there is nobody who carries it out.
+func (nobody) Trigger(context.Context, ...store.Request) ([]server.Queued, error) {
 	return nil, errNoDaemon("carry it out")
 }
 
-// Refuse writes into the ledger that something asked for was not done.
-func (c custodian) Refuse(ctx context.Context, d sentry.Decision) error { return c.Decide(ctx, d) }
+// Cancel needs somebody to be asked.
+func (nobody) Cancel(context.Context, string, string, string) (sentry.Status, error) {
+	return "", errNoDaemon("cancel it")
+}
+
+// Pause needs somebody to write it down.
+func (nobody) Pause(context.Context, string, string, string) error { return errNoDaemon("pause it") }
+
+// Resume needs somebody to write it down.
+func (nobody) Resume(context.Context, string, string) error { return errNoDaemon("resume it") }
+
+// Refuse needs somebody to write it down.
+func (nobody) Refuse(context.Context, sentry.Decision) error { return errNoDaemon("write it down") }
 
 // Reload has nothing to reload.
-func (custodian) Reload(context.Context) error { return errNoDaemon("read it") }
+func (nobody) Reload(context.Context) error { return errNoDaemon("read it") }
 
 // Watches are not known: nobody asks.
-func (custodian) Watches() []monitor.WatchState { return nil }
+func (nobody) Watches() []monitor.WatchState { return nil }
 
 // Hosts are not known: nobody asks.
-func (custodian) Hosts() []monitor.HostState { return nil }
+func (nobody) Hosts() []monitor.HostState { return nil }
 
 // Info is nil: this is no daemon.
-func (custodian) Info() *server.Daemon { return nil }
+func (nobody) Info() *server.Daemon { return nil }
+
+// custodian is the owner of a state directory for the moment of one command, where no daemon runs: it can change what
+// is written down, but carries nothing out.
+type custodian struct {
+	nobody
+	store *store.Store
+}
+
+// Cancel ends what waits, and writes down that what was running is not to begin again.
+func (c custodian) Cancel(ctx context.Context, id, by, reason string) (sentry.Status, error) {
+	return c.store.Cancel(ctx, id, by, reason)
+}
+
+// Pause writes it down.
+func (c custodian) Pause(ctx context.Context, group, by, reason string) error {
+	return c.store.Pause(ctx, group, by, reason)
+}
+
+// Resume writes it down.
+func (c custodian) Resume(ctx context.Context, group, by string) error {
+	return c.store.Resume(ctx, group, by)
+}
+
+// Refuse writes into the ledger that something asked for was not done.
+func (c custodian) Refuse(ctx context.Context, d sentry.Decision) error {
+	return c.store.Decide(ctx, d)
+}
 
 func errNoDaemon(what string) error {
 	return &server.Error{Status: http.StatusServiceUnavailable, Code: "no_daemon", Message: "no daemon is running that could " + what, Hint: "start one with `sentry watch`"}

@@ -30,7 +30,7 @@ func newDemo(a *app) *cobra.Command {
 		Long: `Make two upstream repositories and a QA repository in a temporary folder, serve them over HTTP on loopback, start the
 real daemon with a real configuration, push to an upstream, and show the rollout that follows. Then go on watching, so
 that you can push too. Everything is removed at the end. It needs git, and no network.`,
-		Args: cobra.NoArgs,
+		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.demo(cmd.Context(), once) },
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "end after the first rollout, with its exit code")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"strings"
 
 	"sentry/internal/config"
 	"sentry/internal/server"
@@ -73,6 +74,9 @@ func explain(ctx context.Context, err error) *problem {
 		return p
 	case errors.As(err, &api):
 		p = &problem{code: codeOf(api), message: api.Message, hint: api.Hint, cause: err}
+		if p.hint == "" && p.code == exitNotFound && strings.HasPrefix(p.message, "rollout ") {
+			p.hint = hintRollouts
+		}
 		for _, one := range api.Problems {
 			p.details = append(p.details, one.String())
 		}
@@ -80,7 +84,7 @@ func explain(ctx context.Context, err error) *problem {
 	case errors.As(err, &locked):
 		return &problem{code: exitUnreachable, message: err.Error()}
 	case errors.Is(err, store.ErrNotFound):
-		return &problem{code: exitNotFound, message: err.Error()}
+		return &problem{code: exitNotFound, message: err.Error(), hint: hintRollouts}
 	case errors.Is(err, fs.ErrPermission):
 		return &problem{code: exitDenied, message: err.Error(), hint: "run this as the user that runs Sentry"}
 	}

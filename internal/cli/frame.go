@@ -18,7 +18,7 @@ func frameOf(s screen, rollouts []sentry.Rollout, now time.Time, width, height i
 		for _, d := range r.Deployments {
 			t.add(
 				text(d.Watch.String()), cell{sentry.ShortCommit(d.Commit), dim},
-				cell{words(d.Status), colourOf(d.Status)}, text(since(d.StartedAt, d.FinishedAt, now)), text(doing(d)),
+				cell{words(d.Status), colourOf(d.Status)}, text(since(d.Status, d.StartedAt, d.FinishedAt, now)), text(doing(d)),
 			)
 		}
 		for i, l := range t.lines(s, width) {
@@ -52,15 +52,15 @@ func rolloutLine(s screen, r sentry.Rollout, now time.Time, width int) string {
 	if r.Status == sentry.Pending {
 		start = r.RecordedAt
 	}
-	t.add(cell{r.ID, bold}, text(r.Group), cell{words(r.Status), colourOf(r.Status)}, text(since(start, r.FinishedAt, now)), cell{why, dim})
+	t.add(cell{r.ID, bold}, text(r.Group), cell{words(r.Status), colourOf(r.Status)}, text(since(r.Status, start, r.FinishedAt, now)), cell{why, dim})
 	l := t.lines(s, width)[1]
 	return l[:len(l)-1]
 }
 
-// since is how long something has taken, or took; empty before it begins.
-func since(start, end, now time.Time) string {
+// since is how long something has taken, or took; empty before it begins, and where nobody knows.
+func since(s sentry.Status, start, end, now time.Time) string {
 	switch {
-	case start.IsZero():
+	case start.IsZero(), s == interrupted:
 		return ""
 	case end.IsZero():
 		return server.Took(now.Sub(start).Truncate(time.Second))

@@ -76,6 +76,9 @@ func (a *app) history(ctx context.Context, names []string, q url.Values) error {
 		a.note("there are no such rollouts")
 		return nil
 	}
+	for i, r := range list.Items {
+		list.Items[i] = c.asShown(r)
+	}
 	return a.historyTable(list.Items).write(a.out)
 }
 
@@ -130,7 +133,7 @@ func (a *app) historyTable(rollouts []sentry.Rollout) *table {
 			reason = ""
 		}
 		t.add(cell{r.ID, bold}, text(r.Group), cell{words(r.Status), colourOf(r.Status)}, text(ago(when, now)),
-			text(since(r.StartedAt, r.FinishedAt, now)), text(r.Trigger.Summary()), text(reason))
+			text(since(r.Status, r.StartedAt, r.FinishedAt, now)), text(r.Trigger.Summary()), text(reason))
 	}
 	return t
 }

@@ -62,6 +62,8 @@ type app struct {
 	}
 	root *cobra.Command
 	ran  bool // the arguments were understood
+
+	searched bool // for a daemon elsewhere: once is enough
 }
 
 func (a *app) main(ctx context.Context, args []string) int {

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -36,7 +38,7 @@ func (a *app) setPause(ctx context.Context, group, verb string, body any) error 
 	defer c.Close()
 	var g server.Group
 	if err := c.post(ctx, "groups/"+url.PathEscape(group)+"/"+verb, body, &g); err != nil {
-		return err
+		return c.notAGroup(ctx, err, group, verb)
 	}
 	if a.asJSON() {
 		return a.json(g)
@@ -50,4 +52,18 @@ func (a *app) setPause(ctx context.Context, group, verb string, body any) error 
 		_, err = fmt.Fprintf(a.out, "group %s is resumed\n", g.Name)
 	}
 	return err
+}
+
+// notAGroup says of a name for which there is no group that it is a repository's, where it is; verb takes groups only.
+func (c *client) notAGroup(ctx context.Context, err error, name, verb string) error {
+	var unknown *server.Error
+	var status server.Status
+	if !errors.As(err, &unknown) || unknown.Status != http.StatusNotFound || c.get(ctx, "status", nil, &status) != nil {
+		return err
+	}
+	p := explain(ctx, err)
+	if hint := memberHint(status, name, verb); hint != "" {
+		p.hint = hint
+	}
+	return p
 }

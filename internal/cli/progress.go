@@ -42,7 +42,11 @@ func changes(old *sentry.Rollout, now sentry.Rollout) []string {
 			}
 		}
 		if d.Status.Terminal() && (!known || !was.Status.Terminal()) {
-			say("%s: %s", d.Watch, outcome(d.Status, d.Reason))
+			reason := d.Reason
+			if s, ok := decisive(d); ok && s.Reason == reason { // the line above has said it
+				reason = ""
+			}
+			say("%s: %s", d.Watch, outcome(d.Status, reason))
 		}
 	}
 	if now.Status.Terminal() && (old == nil || !old.Status.Terminal()) {
@@ -83,10 +87,18 @@ func stepLine(s sentry.Step) string {
 	if !s.StartedAt.IsZero() && !s.FinishedAt.IsZero() {
 		text += " after " + server.Took(s.FinishedAt.Sub(s.StartedAt))
 	}
-	if s.Reason != "" && s.Status != sentry.Succeeded {
-		text += ": " + s.Reason
+	if reason := stepReason(s); reason != "" {
+		text += ": " + reason
 	}
 	return text
+}
+
+// stepReason is why a step did not succeed, to stand beside its name: without repeating that.
+func stepReason(s sentry.Step) string {
+	if s.Status == sentry.Succeeded {
+		return ""
+	}
+	return strings.TrimPrefix(s.Reason, s.Name+" ")
 }
 
 func outcome(s sentry.Status, reason string) string {
@@ -109,7 +121,7 @@ func colourOf(s sentry.Status) style {
 		return green
 	case sentry.Failed, sentry.TimedOut:
 		return red
-	case sentry.Interrupted, sentry.Canceled, sentry.Skipped:
+	case sentry.Interrupted, interrupted, sentry.Canceled, sentry.Skipped:
 		return yellow
 	case sentry.Running:
 		return cyan

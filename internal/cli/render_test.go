@@ -157,7 +157,7 @@ func TestRendering(t *testing.T) {
 	for _, width := range []int{0, 60, 120} {
 		s := on(width, false)
 		for name, lines := range map[string][]string{
-			"status":  statusLines(s, testStatus(), testNow, width, false),
+			"status":  statusLines(s, testStatus(), "", testNow, width, false),
 			"show":    rolloutLines(s, testRollout(), output, testNow, width),
 			"why":     storyLines(s, story, width),
 			"check":   findingLines(s, findings, width),
@@ -202,11 +202,11 @@ func TestManyWatchesShowTrouble(t *testing.T) {
 	for i := range 100 {
 		status.Items[3].Members = append(status.Items[3].Members, server.Member{Repository: fmt.Sprintf("r%d", i), Watches: []server.Watch{{Branch: "main", Answer: "ok"}}})
 	}
-	text := strings.Join(statusLines(on(0, false), status, testNow, 0, false), "\n")
+	text := strings.Join(statusLines(on(0, false), status, "", testNow, 0, false), "\n")
 	if strings.Contains(text, "r7 ") || !strings.Contains(text, "refused (401)") || !strings.Contains(text, "103 branches without trouble not listed") {
 		t.Error(text)
 	}
-	if text = strings.Join(statusLines(on(0, false), status, testNow, 0, true), "\n"); !strings.Contains(text, "r7 ") {
+	if text = strings.Join(statusLines(on(0, false), status, "", testNow, 0, true), "\n"); !strings.Contains(text, "r7 ") {
 		t.Error("a group that is asked for is not listed:\n" + text)
 	}
 }

@@ -38,6 +38,7 @@ func (a *app) show(ctx context.Context, id string) error {
 	if a.asJSON() {
 		return a.json(r)
 	}
+	r = c.asShown(r)
 	output := map[string]string{}
 	for _, d := range r.Deployments {
 		if step, ok := decisive(d); ok {
@@ -54,7 +55,7 @@ func (a *app) show(ctx context.Context, id string) error {
 func decisive(d sentry.Deployment) (sentry.Step, bool) {
 	for i := len(d.Steps) - 1; i >= 0 && d.Status != sentry.Succeeded; i-- {
 		switch s := d.Steps[i]; s.Status {
-		case sentry.Failed, sentry.TimedOut, sentry.Canceled, sentry.Interrupted:
+		case sentry.Failed, sentry.TimedOut, sentry.Canceled, sentry.Interrupted, interrupted:
 			return s, s.Log != ""
 		}
 	}
@@ -94,9 +95,7 @@ func rolloutLines(s screen, r sentry.Rollout, output map[string]string, now time
 	} else {
 		d.field("finished", atClock(r.FinishedAt, now))
 	}
-	if r.Attempt > 1 {
-		d.field("attempt", fmt.Sprintf("%d: it was interrupted %s", r.Attempt, counted(r.Attempt-1, "time", "times")))
-	}
+	d.field("attempt", attemptText(r))
 	if r.CanceledBy != "" {
 		d.field("canceled by", r.CanceledBy)
 	}
@@ -120,6 +119,23 @@ func rolloutLines(s screen, r sentry.Rollout, output map[string]string, now time
 	}
 	d.next(r)
 	return d.lines
+}
+
+// attemptText tells how often a rollout was interrupted. Whoever takes it over counts an attempt, but where it was
+// canceled or given up then, that one never began.
+func attemptText(r sentry.Rollout) string {
+	if r.Attempt < 2 {
+		return ""
+	}
+	begun := 1
+	for _, d := range r.Deployments {
+		begun = max(begun, d.Attempt)
+	}
+	text := fmt.Sprintf("%d: it was interrupted %s", begun, counted(r.Attempt-1, "time", "times"))
+	if r.Status.Terminal() && begun < r.Attempt {
+		text += ", and did not begin again"
+	}
+	return text
 }
 
 // document is lines with a common layout.
@@ -153,7 +169,7 @@ func (d *document) deployment(one sentry.Deployment, output string, now time.Tim
 	s := d.s
 	d.line("")
 	head := fmt.Sprintf("%d %s at %s", one.Ordinal, one.Watch, sentry.ShortCommit(one.Commit))
-	d.line(s.paint(bold, tidy(head)) + ": " + s.paint(colourOf(one.Status), words(one.Status)) + tookText(one.StartedAt, one.FinishedAt, now))
+	d.line(s.paint(bold, tidy(head)) + ": " + s.paint(colourOf(one.Status), words(one.Status)) + tookText(one, now))
 	if one.Status != sentry.Succeeded {
 		d.field("reason", one.Reason)
 	}
@@ -173,15 +189,12 @@ func (d *document) deployment(one sentry.Deployment, output string, now time.Tim
 		if step.Attempt > 1 {
 			number = fmt.Sprintf("%d.%s", step.Attempt, number)
 		}
-		reason := step.Reason
-		if step.Status == sentry.Succeeded {
-			reason = ""
-		}
+		reason := stepReason(step)
 		if step.Tries > 1 {
 			reason = strings.TrimSuffix(fmt.Sprintf("%s, try %d", reason, step.Tries), ", ")
 			reason = strings.TrimPrefix(reason, ", ")
 		}
-		t.add(text(number), text(oneLine(step.Name)), cell{words(step.Status), colourOf(step.Status)}, text(since(step.StartedAt, step.FinishedAt, now)), text(reason))
+		t.add(text(number), text(oneLine(step.Name)), cell{words(step.Status), colourOf(step.Status)}, text(since(step.Status, step.StartedAt, step.FinishedAt, now)), text(reason))
 	}
 	for _, l := range trimmed(t.lines(s, d.width)) {
 		d.line(l)
@@ -207,6 +220,8 @@ func (d *document) next(r sentry.Rollout) {
 		list = []command{{"sentry logs -f " + r.ID, "its output as it comes"}, {"sentry cancel " + r.ID, "cancels it"}}
 	case sentry.Succeeded:
 		list = []command{{"sentry logs " + r.ID, "its output"}}
+	case interrupted:
+		list = []command{{"sentry watch", "starts the daemon, which goes on with it"}, {"sentry cancel " + r.ID, "ends it instead"}, {"sentry logs " + r.ID, "its output until then"}}
 	default:
 		logs := "sentry logs " + r.ID
 		for _, one := range r.Deployments {
@@ -254,12 +269,12 @@ func atClock(t, now time.Time) string {
 	return t.Local().Format("2006-01-02 15:04:05") + " (" + server.Ago(now.Sub(t)) + ")"
 }
 
-func tookText(start, end, now time.Time) string {
-	text := since(start, end, now)
+func tookText(d sentry.Deployment, now time.Time) string {
+	text := since(d.Status, d.StartedAt, d.FinishedAt, now)
 	switch {
 	case text == "":
 		return ""
-	case end.IsZero():
+	case d.FinishedAt.IsZero():
 		return " for " + text
 	}
 	return " after " + text

@@ -17,7 +17,7 @@ func newState(a *app) *cobra.Command {
 		Use:   "check",
 		Short: "Check that the state on disk is whole and keeps its promises",
 		Long:  "Check that the state on disk is whole and keeps its promises. It only reads, and may run beside a daemon.",
-		Args:  cobra.NoArgs,
+		Args:  exactly(),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.checkState(cmd.Context()) },
 	})
 	return cmd

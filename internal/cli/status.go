@@ -24,28 +24,29 @@ func newStatus(a *app) *cobra.Command {
 			if follow {
 				return a.followStatus(cmd.Context(), args)
 			}
-			status, err := a.status(cmd.Context(), args)
+			status, owner, err := a.status(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
 			if a.asJSON() {
 				return a.json(status)
 			}
-			return a.showStatus(status, len(args) > 0)
+			return a.showStatus(status, owner, len(args) > 0)
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "watch", "w", false, "go on showing it as it changes")
 	return cmd
 }
 
-// status asks for what is, of all groups or some.
-func (a *app) status(ctx context.Context, groups []string) (server.Status, error) {
+// status asks for what is, of all groups or some. owner is who has the state where no daemon answers.
+func (a *app) status(ctx context.Context, groups []string) (status server.Status, owner string, err error) {
 	c, err := a.connect(ctx)
 	if err != nil {
-		return server.Status{}, err
+		return status, "", err
 	}
 	defer c.Close()
-	return c.status(ctx, groups)
+	status, err = c.status(ctx, groups)
+	return status, c.owner, err
 }
 
 func (c *client) status(ctx context.Context, groups []string) (server.Status, error) {
@@ -55,12 +56,7 @@ func (c *client) status(ctx context.Context, groups []string) (server.Status, er
 	}
 	for _, name := range groups {
 		if !slices.ContainsFunc(status.Items, func(g server.Group) bool { return g.Name == name }) {
-			p := &problem{code: exitNotFound, message: fmt.Sprintf("there is no group %q", name)}
-			for _, g := range status.Items {
-				if slices.ContainsFunc(g.Members, func(m server.Member) bool { return m.Repository == name }) {
-					p.hint = fmt.Sprintf("%s is a repository of group %s", name, g.Name)
-				}
-			}
+			p := &problem{code: exitNotFound, message: fmt.Sprintf("there is no group %q", name), hint: memberHint(status, name, "status")}
 			if p.hint == "" {
 				p.hint = "`sentry status` lists the groups"
 			}
@@ -73,17 +69,27 @@ func (c *client) status(ctx context.Context, groups []string) (server.Status, er
 	return status, nil
 }
 
-func (a *app) showStatus(status server.Status, all bool) error {
-	_, err := fmt.Fprint(a.out, strings.Join(statusLines(a.out, status, a.now(), a.out.width(), all), "\n")+"\n")
+// memberHint tells that a name is that of a repository, and of which group; "" where it is not. verb takes the group.
+func memberHint(status server.Status, name, verb string) string {
+	for _, g := range status.Items {
+		if slices.ContainsFunc(g.Members, func(m server.Member) bool { return m.Repository == name }) {
+			return fmt.Sprintf("%s is a repository of group %s: `sentry %s %s`", name, g.Name, verb, g.Name)
+		}
+	}
+	return ""
+}
+
+func (a *app) showStatus(status server.Status, owner string, all bool) error {
+	_, err := fmt.Fprint(a.out, strings.Join(statusLines(a.out, status, owner, a.now(), a.out.width(), all), "\n")+"\n")
 	return err
 }
 
 // manyWatches is how many branches are listed without being asked for.
 const manyWatches = 40
 
-// statusLines draws the status for a width, 0 for no limit.
-func statusLines(s screen, status server.Status, now time.Time, width int, all bool) []string {
-	lines := []string{daemonLine(s, status.Daemon, now, width)}
+// statusLines draws the status for a width, 0 for no limit. owner is who has the state where no daemon answers.
+func statusLines(s screen, status server.Status, owner string, now time.Time, width int, all bool) []string {
+	lines := []string{daemonLine(s, status.Daemon, owner, now, width)}
 	if d := status.Daemon; d != nil && d.Reload != nil && !d.Reload.OK {
 		for _, l := range wrap(fmt.Sprintf("the configuration changed %s, but is not valid; the one before stays in use:", server.Ago(now.Sub(d.Reload.At))), width) {
 			lines = append(lines, s.paint(red, l))
@@ -130,8 +136,11 @@ func fit(line string, width int) string {
 	return cut(line, width)
 }
 
-func daemonLine(s screen, d *server.Daemon, now time.Time, width int) string {
-	if d == nil {
+func daemonLine(s screen, d *server.Daemon, owner string, now time.Time, width int) string {
+	switch {
+	case d == nil && owner != "":
+		return s.paint(yellow, fit("no daemon answers, but "+tidy(owner)+" uses the state: a `trigger` at work, or a daemon that starts", width))
+	case d == nil:
 		return s.paint(yellow, fit("no daemon is running: nothing is polled (`sentry watch` starts one)", width))
 	}
 	text := fmt.Sprintf("daemon %s, pid %d, up %s, %s", d.Version, d.PID, server.Took(now.Sub(d.Since)), d.Config)
@@ -151,6 +160,9 @@ func groupTable(groups []server.Group, now time.Time) *table {
 	for _, g := range groups {
 		r, when, why := g.Last, "", ""
 		switch {
+		case g.Current != nil && g.State == server.GroupInterrupted:
+			stopped := unattended(*g.Current)
+			r, when, why = &stopped, "began "+server.Ago(now.Sub(g.Current.StartedAt)), "no daemon is running: the next start decides"
 		case g.Current != nil:
 			r = g.Current
 			when, why = "for "+server.Took(now.Sub(r.StartedAt).Truncate(time.Second)), r.Trigger.Summary()
@@ -185,7 +197,7 @@ func colourOfGroup(s server.GroupState) style {
 	switch s {
 	case server.GroupRunning:
 		return cyan
-	case server.GroupPaused:
+	case server.GroupPaused, server.GroupInterrupted:
 		return yellow
 	}
 	return plain

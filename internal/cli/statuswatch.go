@@ -51,6 +51,7 @@ type statusView struct {
 	rollouts map[string]sentry.Rollout // that had not ended
 	states   map[string]string         // of groups
 	status   server.Status
+	owner    string // who has the state where no daemon answers
 }
 
 // follow shows what one client tells. It returns nil when a daemon may have come.
@@ -71,7 +72,7 @@ func (v *statusView) follow(ctx context.Context, c *client) error {
 		if err != nil {
 			return err
 		}
-		v.status = status
+		v.status, v.owner = status, c.owner
 		if err := v.show(ctx, c); err != nil {
 			return err
 		}
@@ -101,13 +102,16 @@ func (v *statusView) draw() {
 	}
 	s, now := v.app.out, v.app.now()
 	width, height := s.size()
-	lines := statusLines(s, v.status, now, width, len(v.groups) > 0)
+	lines := statusLines(s, v.status, v.owner, now, width, len(v.groups) > 0)
 	var running []sentry.Rollout
 	for _, g := range v.status.Items {
 		if g.Current != nil {
 			r := *g.Current
 			if full, ok := v.rollouts[r.ID]; ok {
 				r = full
+			}
+			if g.State == server.GroupInterrupted {
+				r = unattended(r)
 			}
 			running = append(running, r)
 		}

@@ -79,6 +79,7 @@ func (a *app) trigger(ctx context.Context, targets []string, w waiting) error {
 		return err
 	}
 	if c == nil {
+		a.elsewhere(ctx, p)
 		return a.foreground(ctx, w, func(cfg *config.Config) ([]store.Request, error) {
 			return server.Targets(cfg, targets, a.person())
 		})
@@ -133,6 +134,11 @@ func (a *app) await(ctx context.Context, c *client, queued []server.Queued, w wa
 		return &problem{code: exitInterrupted, message: "no longer waiting; the daemon goes on with " + strings.Join(going, ", "), hint: hint, cause: err}
 	case errors.Is(err, errPatience):
 		return &problem{code: exitTimeout, message: fmt.Sprintf("timed out after %s; the daemon goes on with %s", w.timeout, strings.Join(going, ", ")), hint: hint, cause: err}
+	case !final(err):
+		p := *explain(ctx, err)
+		p.message += fmt.Sprintf(" while %s had not ended", strings.Join(going, ", "))
+		p.hint += fmt.Sprintf("\n`sentry show %s` tells how it stands", going[0])
+		return &p
 	}
 	return err
 }
@@ -167,8 +173,11 @@ func (a *app) verdict(rollouts []sentry.Rollout) error {
 	}
 	for _, r := range rollouts {
 		if r.Status != sentry.Succeeded {
-			head := a.err.paint(colourOf(r.Status), tidy(r.ID+" of group "+r.Group))
-			fmt.Fprintf(a.err, "%s: %s\n", head, tidy(outcome(r.Status, r.Reason)))
+			text := words(r.Status)
+			if a.asJSON() { // the table has said why
+				text = outcome(r.Status, r.Reason)
+			}
+			fmt.Fprintf(a.err, "%s: %s\n", a.err.paint(colourOf(r.Status), tidy(r.ID+" of group "+r.Group)), tidy(text))
 			a.note("  `sentry show %s` has the details, `sentry logs %s` the output", r.ID, r.ID)
 		}
 	}
@@ -195,7 +204,7 @@ func (a *app) verdictTable(rollouts []sentry.Rollout) *table {
 				reason = ""
 			}
 			t.add(cell{r.ID, bold}, text(r.Group), text(d.Watch.String()), cell{sentry.ShortCommit(d.Commit), dim},
-				cell{words(d.Status), colourOf(d.Status)}, text(since(d.StartedAt, d.FinishedAt, a.now())), text(reason))
+				cell{words(d.Status), colourOf(d.Status)}, text(since(d.Status, d.StartedAt, d.FinishedAt, a.now())), text(reason))
 		}
 	}
 	return t

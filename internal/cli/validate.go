@@ -27,7 +27,7 @@ func newValidate(a *app) *cobra.Command {
 		Short: "Check the configuration alone, offline",
 		Long: `Check the configuration alone: nothing is asked, nothing is written. Every mistake is reported at once, each as
 file:line:column: path: what is wrong; what would be right. Whether tokens work and branches exist is for "sentry check".`,
-		Args: cobra.NoArgs,
+		Args: exactly(),
 		RunE: func(*cobra.Command, []string) error { return a.validate() },
 	}
 }

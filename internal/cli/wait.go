@@ -48,13 +48,20 @@ func (w *watcher) wait(ctx context.Context) ([]sentry.Rollout, error) {
 
 	tick := time.NewTicker(time.Second) // the clock on the screen
 	defer tick.Stop()
-	answered := time.Now()
+	answered, away := time.Now(), false
 	for {
 		asked := time.Now()
-		if err := w.ask(ctx); err == nil {
-			answered = asked
-		} else if final(err) || time.Since(answered) > patience {
+		switch err := w.ask(ctx); {
+		case err == nil:
+			if away {
+				w.say("a daemon answers again")
+			}
+			answered, away = asked, false
+		case final(err) || time.Since(answered) > patience:
 			return w.list(), err
+		case !away:
+			away = true
+			w.say(fmt.Sprintf("%s; waiting up to %s for it to come back", explain(ctx, err).message, patience))
 		}
 		w.draw()
 		if w.ended() {
@@ -116,8 +123,17 @@ func (w *watcher) take(r sentry.Rollout) {
 		before = nil
 	}
 	for _, line := range changes(before, r) {
-		fmt.Fprintln(w.app.err, tidy(line))
+		w.say(line)
 	}
+}
+
+// say tells something beside the state of the rollouts: above it where that is redrawn.
+func (w *watcher) say(line string) {
+	if w.live != nil {
+		fmt.Fprintln(w.live, tidy(line))
+		return
+	}
+	fmt.Fprintln(w.app.err, tidy(line))
 }
 
 func (w *watcher) draw() {

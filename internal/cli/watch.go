@@ -25,7 +25,7 @@ standard error.
 
 SIGHUP, or a change of the file, reads the configuration again; a wrong one changes nothing and is reported. SIGTERM or an
 interrupt lets what runs end within the grace period, and interrupts the rest; a second one ends at once.`,
-		Args: cobra.NoArgs,
+		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.watch(cmd.Context()) },
 	}
 }
