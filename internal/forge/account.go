@@ -35,7 +35,7 @@ type account struct {
 	accountKey
 	forges  *Forges
 	base    *url.URL // of the API, without a slash at its end; nil for Git
-	origin  string   // of the API
+	origin  string   // of the API, or of the Git server
 	service service  // nil where only the Git protocol is known
 	budget  *budget  // nil for Git
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
@@ -67,6 +67,7 @@ type seen struct {
 func (f *Forges) open(key accountKey, base *url.URL, auth Auth) *account {
 	a := &account{accountKey: key, forges: f, auth: auth, base: base}
 	if base == nil {
+		a.origin = key.api
 		return a
 	}
 	a.origin = originOf(base)
@@ -74,6 +75,9 @@ func (f *Forges) open(key accountKey, base *url.URL, auth Auth) *account {
 	switch key.kind {
 	case GitHub:
 		s := newGitHub(a)
+		a.service, r = s, s.rules()
+	case GitLab:
+		s := newGitLab(a)
 		a.service, r = s, s.rules()
 	default:
 		return a
@@ -91,10 +95,13 @@ func (f *Forges) open(key accountKey, base *url.URL, auth Auth) *account {
 // batches reports how many of its repositories are asked at once, as things are now: none together while the API does
 // not answer, or has nothing left for us.
 func (a *account) batches() (batch int, sweep bool) {
-	if a.service == nil || a.breaker.State() == gobreaker.StateOpen {
+	if a.service == nil {
 		return 1, false
 	}
 	batch, sweep = a.service.lane()
+	if (batch > 1 || sweep) && (a.breaker.State() == gobreaker.StateOpen || a.budget.shut()) {
+		return 1, false
+	}
 	return max(1, batch), sweep
 }
 
@@ -172,7 +179,7 @@ func (a *account) refuse(token sentry.Secret, err error) {
 	now := time.Now()
 	r := &a.refused
 	if r.since.IsZero() || r.token != token {
-		*r = refused{token: token, since: now}
+		*r = refused{token: token, since: now, suspects: r.suspects}
 		a.forges.log.Warn("a credential is refused; it is tried once a minute until it changes", "host", hostOf(a.origin), "credential", a.key)
 	}
 	r.next, r.err = now.Add(refusedTime), err

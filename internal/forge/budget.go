@@ -46,15 +46,16 @@ type rules struct {
 
 // Politeness: how much of what the other side would allow is used.
 const (
-	reservePart  = 20          // one in so many requests of a budget is kept for statuses
-	burstTime    = time.Minute // what was saved up may be spent at once, but no more than of so much time
-	minBurst     = 8           // and always this much
-	minuteShare  = 0.8         // of the points of a minute
-	unsaidPause  = time.Minute // where the other side wants a pause but does not say how long; doubled each time
-	maxPause     = time.Hour   // nobody is left alone for longer, whatever they say
-	margin       = time.Second // clocks differ: what begins again at 12:00:00 is asked at 12:00:01
-	longestQueue = time.Minute // who has no deadline waits no longer than this
-	maxQuiet     = 1000        // addresses that are remembered for being asked less often
+	reservePart  = 20               // one in so many requests of a budget is kept for statuses
+	burstTime    = time.Minute      // what was saved up may be spent at once, but no more than of so much time
+	minBurst     = 8                // and always this much
+	minuteShare  = 0.8              // of the points of a minute
+	unsaidPause  = time.Minute      // where the other side wants a pause but does not say how long; doubled each time
+	maxPause     = time.Hour        // nobody is left alone for longer, whatever they say
+	margin       = time.Second      // clocks differ: what begins again at 12:00:00 is asked at 12:00:01
+	patience     = 15 * time.Second // longer than this nobody who can ask otherwise waits
+	longestQueue = time.Minute      // who has no deadline waits no longer than this
+	maxQuiet     = 1000             // addresses that are remembered for being asked less often
 )
 
 // budget is what one credential may ask of one API. Requests wait in it for their turn: never inside a window that the
@@ -438,6 +439,27 @@ func (w *waiter) unsent() {
 	}
 	b.active--
 	b.pump(time.Now())
+}
+
+// shut reports whether nobody who asks what branches point at has a turn for longer than patience.
+func (b *budget) shut() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	soon := now.Add(patience)
+	w := b.purses[graphqlPurse]
+	if w == nil {
+		w = b.purses[corePurse]
+	}
+	for _, w := range []*window{w, b.own} {
+		if w == nil {
+			continue
+		}
+		if at, _ := w.moment(asking, 1, now); at.After(soon) {
+			return true
+		}
+	}
+	return b.closed.After(soon)
 }
 
 // states tells what there is, for people and for metrics.

@@ -9,6 +9,7 @@ import (
 	"sentry/internal/sentry"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 )
 
 // Kind is what a server speaks besides Git.
@@ -136,6 +137,7 @@ type Forges struct {
 	mu       sync.RWMutex // guards what follows; Update replaces it as a whole
 	accounts map[accountKey]*account
 	places   map[*Repository]*place
+	paces    map[string]*rate.Limiter // by origin
 }
 
 // New makes a Forges that knows no repository yet.
@@ -146,7 +148,7 @@ func New(o Options) *Forges {
 	if o.Network == nil {
 		o.Network = NewNetwork(NetworkOptions{Log: o.Log})
 	}
-	return &Forges{o: o, log: o.Log, apps: newApps(o.Network), accounts: map[accountKey]*account{}, places: map[*Repository]*place{}}
+	return &Forges{o: o, log: o.Log, apps: newApps(o.Network), accounts: map[accountKey]*account{}, places: map[*Repository]*place{}, paces: map[string]*rate.Limiter{}}
 }
 
 // place is what is known of one repository.
@@ -155,5 +157,8 @@ type place struct {
 	lane    string
 
 	mu    sync.Mutex
-	known bool // its last answer was good: a service may say that nothing has moved since
+	known bool      // its last answer was good: a service may say that nothing has moved since
+	asked bool      // it has answered at all
+	byAPI time.Time // until then Git is refused, and the API is not
+	noAPI time.Time // until then the API knows no better than Git
 }

@@ -176,4 +176,3 @@ func statusOf(err error) (int, *StatusError) {
 }
 
 func isTooLong(err error) bool { return errors.Is(err, errTooLong) }
-

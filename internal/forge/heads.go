@@ -2,23 +2,40 @@ package forge
 
 import (
 	"context"
+	"errors"
+	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"sentry/internal/sentry"
+
+	"golang.org/x/time/rate"
 )
 
-// atOnce is how many repositories of one question are asked over the Git protocol at the same time.
-const atOnce = 8
+// Of asking over Git.
+const (
+	atOnce    = 8 // repositories of one question that are asked at the same time
+	perSecond = 50
+	burstOf   = 100
+	troubles  = 3 // failures in a row, after which the rest of a question is not asked
+	suspects  = 3 // repositories in a row that refuse a credential, until it is the credential's fault
+
+	// aside is how long it is remembered that Git is refused where the API is not, or that the API knows no better.
+	aside = 10 * time.Minute
+)
 
 // Heads puts one question about repositories of one lane. answers[i] belongs to asks[i]; all are filled in. One broken
-// repository never spoils the others. It may wait for the budget; where that would take longer than ctx it gives faults
-// of kind RateLimited at once.
+// repository never spoils the others. It may wait for the budget; where that would take longer than ctx it asks over Git,
+// which has none, or gives faults of kind RateLimited at once.
 func (f *Forges) Heads(ctx context.Context, asks []Ask) []Answer {
 	answers := make([]Answer, len(asks))
+	places := make([]*place, len(asks))
 	together := map[*account][]int{}
 	for i, ask := range asks {
-		if p := f.place(ask.Repository); p != nil && p.joins(ask) {
-			together[p.account] = append(together[p.account], i)
+		if places[i] = f.place(ask.Repository); places[i] != nil && places[i].joins(ask) {
+			a := places[i].account
+			together[a] = append(together[a], i)
 		}
 	}
 	for a, of := range together {
@@ -30,26 +47,35 @@ func (f *Forges) Heads(ctx context.Context, asks []Ask) []Answer {
 			alone = append(alone, i)
 		}
 	}
-	each(alone, atOnce, func(i int) { answers[i] = f.one(ctx, asks[i].Repository) })
-	for i := range asks {
-		if p := f.place(asks[i].Repository); p != nil {
-			p.mu.Lock()
-			p.known = answers[i].Err == nil
-			p.mu.Unlock()
+	f.each(ctx, asks, places, alone, answers)
+	for i, p := range places {
+		if p != nil {
+			p.note(answers[i].Err == nil)
 		}
 	}
 	return answers
 }
 
-// joins reports whether a repository may be asked together with others.
+// joins reports whether a repository may be asked together with others. One that was never asked may, even where its own
+// answer is wanted: what is freshest matters to who knows something already.
 func (p *place) joins(ask Ask) bool {
 	batch, sweep := p.account.batches()
-	if ask.Full || batch <= 1 && !sweep {
+	if batch <= 1 && !sweep {
 		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.known || !sweep
+	if sweep {
+		return !ask.Full && p.known
+	}
+	return !ask.Full || !p.asked
+}
+
+// note remembers how the last question ended.
+func (p *place) note(good bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.known, p.asked = good, p.asked || good
 }
 
 // many asks those of asks that the indices name, in one question. What it leaves unanswered is to be asked one by one.
@@ -59,43 +85,186 @@ func (f *Forges) many(ctx context.Context, a *account, asks []Ask, indices []int
 		repositories[i] = asks[at].Repository
 	}
 	some := make([]Answer, len(indices))
-	if err := a.service.many(ctx, repositories, some); err != nil {
-		return
+	err := a.service.many(ctx, repositories, some)
+	if err != nil && f.o.LsRefs != nil && ctx.Err() == nil && !isRefused(err) {
+		f.log.Debug("a question about many repositories failed: they are asked one by one", "host", hostOf(a.origin), "repositories", len(indices), "error", err.Error())
+		err = nil
 	}
 	for i, at := range indices {
 		answers[at] = some[i]
+		if err != nil && !some[i].answered() {
+			answers[at] = Answer{Err: sentry.AsFault(err)}
+		}
 	}
 }
 
-// one asks one repository by itself.
-func (f *Forges) one(ctx context.Context, r *Repository) Answer {
+// isRefused reports whether an error says that the credential is not accepted at all.
+func isRefused(err error) bool {
+	status, _ := statusOf(err)
+	return status == http.StatusUnauthorized || errors.As(err, new(*notAsked))
+}
+
+// each asks repositories one by one, a few at a time, and gives up where nobody answers.
+func (f *Forges) each(ctx context.Context, asks []Ask, places []*place, indices []int, answers []Answer) {
+	var failed atomic.Int32
+	var last atomic.Pointer[Answer]
+	ask := func(i int) {
+		if bad := last.Load(); bad != nil && failed.Load() >= troubles {
+			answers[i] = *bad
+			return
+		}
+		answers[i] = f.one(ctx, asks[i], places[i])
+		if err := answers[i].Err; err != nil {
+			if kind := sentry.AsFault(err).Kind; kind == sentry.Transient || kind == sentry.RateLimited {
+				last.Store(&answers[i])
+				failed.Add(1)
+				return
+			}
+		}
+		failed.Store(0)
+	}
+	if len(indices) == 1 {
+		ask(indices[0])
+		return
+	}
+	var wait sync.WaitGroup
+	free := make(chan struct{}, atOnce)
+	for _, i := range indices {
+		free <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-free }()
+			ask(i)
+		})
+	}
+	wait.Wait()
+}
+
+// one asks one repository by itself: over Git, or where Git is refused over the API.
+func (f *Forges) one(ctx context.Context, ask Ask, p *place) Answer {
+	r := ask.Repository
+	if p == nil {
+		return f.lsRefs(ctx, r)
+	}
+	a := p.account
+	if f.o.LsRefs == nil && a.service != nil {
+		return a.service.one(ctx, r)
+	}
+	token, err := a.gate(ctx)
+	if err != nil {
+		return Answer{Err: sentry.AsFault(err), Way: "ls-refs"}
+	}
+	now := time.Now()
+	p.mu.Lock()
+	byAPI, noAPI := now.Before(p.byAPI), now.Before(p.noAPI)
+	p.mu.Unlock()
+	if byAPI {
+		if answer := a.service.one(ctx, r); answer.Err == nil {
+			return answer
+		}
+	}
+	if a.service != nil && !ask.Full {
+		if err := f.pace(r).Wait(ctx); err != nil {
+			return Answer{Err: &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: time.Second, Err: errors.New("not asked: too many repositories there are asked over Git at the moment")}, Way: "ls-refs"}
+		}
+	}
+	answer := f.lsRefs(ctx, r)
+	if answer.Err == nil {
+		a.trust()
+		return answer
+	}
+	kind := sentry.AsFault(answer.Err).Kind
+	if kind != sentry.Unauthorized && kind != sentry.Invalid {
+		return answer
+	}
+	if a.service != nil && !noAPI {
+		other := a.service.one(ctx, r)
+		p.mu.Lock()
+		if other.Err == nil {
+			p.byAPI = now.Add(aside)
+		} else {
+			p.noAPI = now.Add(aside)
+		}
+		p.mu.Unlock()
+		if other.Err == nil {
+			f.log.Info("a repository is asked over the API for a while: Git is refused", "repository", r.Name, "error", answer.Err.Error())
+			return other
+		}
+	}
+	if kind == sentry.Unauthorized {
+		a.suspect(r, token, answer.Err)
+	}
+	return answer
+}
+
+// lsRefs asks one repository over Git.
+func (f *Forges) lsRefs(ctx context.Context, r *Repository) Answer {
 	if f.o.LsRefs == nil {
 		return Answer{Err: sentry.Faultf(sentry.Invalid, "there is no way to ask %s", r.Remote)}
 	}
 	heads, err := f.o.LsRefs(ctx, r)
-	if err != nil {
+	switch {
+	case err != nil:
 		return Answer{Err: sentry.AsFault(err), Way: "ls-refs"}
-	}
-	if heads == nil {
+	case heads == nil:
 		heads = map[string]string{}
 	}
 	return Answer{Heads: heads, Way: "ls-refs"}
 }
 
-// each calls do for every index, at most n at a time, and waits for all.
-func each(indices []int, n int, do func(int)) {
-	if len(indices) == 1 {
-		do(indices[0])
+// pace gives the limiter of an origin for questions over Git that stand in for one to the API: without it, an API that is
+// used up would send thousands of them to the Git side in the same moment.
+func (f *Forges) pace(r *Repository) *rate.Limiter {
+	origin := r.Remote.Origin()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.paces[origin]
+	if l == nil {
+		l = rate.NewLimiter(perSecond, burstOf)
+		f.paces[origin] = l
+	}
+	return l
+}
+
+// gate tells whether a repository of the account may be asked over Git: not with a token that is refused. It gives the
+// token where there is reason to look at it.
+func (a *account) gate(ctx context.Context) (sentry.Secret, error) {
+	auth := a.credential()
+	if auth.anonymous() || a.base == nil && auth.App != nil {
+		return sentry.Secret{}, nil
+	}
+	token, err := a.token(ctx, sentry.Secret{})
+	if err != nil {
+		return sentry.Secret{}, err
+	}
+	return token, a.admit(token)
+}
+
+// suspect notes that a repository refused the token over Git. That may be the repository's own affair; when one after the
+// other does it, with none between that does not, it is the token's.
+func (a *account) suspect(r *Repository, token sentry.Secret, err error) {
+	if token.Empty() {
 		return
 	}
-	var wait sync.WaitGroup
-	free := make(chan struct{}, n)
-	for _, i := range indices {
-		free <- struct{}{}
-		wait.Go(func() {
-			defer func() { <-free }()
-			do(i)
-		})
+	a.mu.Lock()
+	if a.refused.suspects == nil {
+		a.refused.suspects = map[*Repository]bool{}
 	}
-	wait.Wait()
+	a.refused.suspects[r] = true
+	guilty := len(a.refused.suspects) >= suspects
+	a.mu.Unlock()
+	if guilty {
+		a.refuse(token, err)
+	}
+}
+
+// trust notes that a repository answered.
+func (a *account) trust() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.refused.suspects) > 0 || !a.refused.since.IsZero() {
+		if !a.refused.since.IsZero() {
+			a.forges.log.Info("a credential is accepted again", "host", hostOf(a.origin), "credential", a.key)
+		}
+		a.refused = refused{}
+	}
 }

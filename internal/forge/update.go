@@ -18,7 +18,7 @@ func (f *Forges) Update(repositories []*Repository) {
 		members[a] = append(members[a], r)
 		p := &place{account: a}
 		if old := f.places[r]; old != nil && old.account == a {
-			p.known = old.known
+			p.known, p.asked, p.byAPI, p.noAPI = old.known, old.asked, old.byAPI, old.noAPI
 		}
 		places[r] = p
 	}
