@@ -23,7 +23,6 @@ import (
 	"sentry/internal/git"
 	"sentry/internal/logger"
 	"sentry/internal/monitor"
-	"sentry/internal/sentry"
 	"sentry/internal/server"
 	"sentry/internal/store"
 )
@@ -124,7 +123,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	local.Sources = d.sources
 
 	d.deploy = deploy.New(deploy.Options{Store: d.store, Executor: local, Config: d.config.Load, Log: d.log, Groups: o.Groups})
-	d.monitor = monitor.New(monitor.Options{Store: d.store, Ask: asker{d.git, o.Mask}, Log: d.log})
+	d.monitor = monitor.New(monitor.Options{Store: d.store, Ask: &asker{d.git, o.Mask}, Log: d.log})
 	if o.Groups == nil {
 		if d.socket, err = listen(stateDir); err != nil {
 			return nil, err
@@ -226,20 +225,6 @@ func (d *Daemon) prepareSources(cfg *config.Config) {
 	for _, r := range cfg.Repositories {
 		d.sources.Prepare(r.Deploy.Remote, deploy.GitAuth(r.Deploy.Auth, d.o.Mask), r.Deploy.Branch)
 	}
-}
-
-// asker asks Git servers for heads.
-type asker struct {
-	git  *git.Git
-	mask *logger.Masker
-}
-
-func (a asker) Heads(ctx context.Context, r *config.Repository) (map[string]string, error) {
-	return a.git.Heads(ctx, r.Monitor.Remote, deploy.GitAuth(r.Monitor.Auth, a.mask), r.Monitor.Branches)
-}
-
-func (a asker) Revision(ctx context.Context, r *config.Repository, branch, commit string) (sentry.Revision, error) {
-	return a.git.Revision(ctx, r.Monitor.Remote, deploy.GitAuth(r.Monitor.Auth, a.mask), branch, commit)
 }
 
 // protected lists what commands must not see: the state, and every file that holds a credential.

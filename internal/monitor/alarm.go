@@ -1,8 +1,10 @@
 package monitor
 
 import (
+	"cmp"
 	"container/heap"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -13,62 +15,86 @@ const (
 	forever = time.Duration(math.MaxInt64) // a moment that will not be
 )
 
-// alarm wakes the monitor for a repository.
+// alarm wakes the monitor for a repository or for a lane. That of a repository which has rung is in a queue of its lane.
 type alarm struct {
 	at         time.Duration
-	bell       *bell // nil when it is not set
+	in         *list // nil when it is neither set nor in a queue
 	prev, next *alarm
-	repository *repository // due then; nil for an alarm that only wakes
+	repository *repository // due then
+	lane       *lane       // some of it are due then; with neither, the alarm only wakes
+}
+
+// list is of alarms; each is in one list at most.
+type list struct {
+	first, last *alarm
+	n           int
+}
+
+// add puts an alarm at the end.
+func (l *list) add(x *alarm) {
+	x.leave()
+	x.in, x.prev, x.next = l, l.last, nil
+	if l.last != nil {
+		l.last.next = x
+	} else {
+		l.first = x
+	}
+	l.last = x
+	l.n++
+}
+
+// leave takes an alarm out of the list that it is in, if it is in one.
+func (x *alarm) leave() {
+	l := x.in
+	if l == nil {
+		return
+	}
+	if x.prev != nil {
+		x.prev.next = x.next
+	} else {
+		l.first = x.next
+	}
+	if x.next != nil {
+		x.next.prev = x.prev
+	} else {
+		l.last = x.prev
+	}
+	l.n--
+	x.in, x.prev, x.next = nil, nil, nil
 }
 
 // bell is a moment and the alarms that are set for it.
 type bell struct {
-	at          time.Duration
-	first, last *alarm
+	at time.Duration
+	list
 }
 
-// alarms is all that the monitor waits for, under one timer. As moments lie on a grid, ten thousand repositories share a
+// alarms is what waits for its moment: all that the monitor waits for, under one timer, or a part of a lane. As moments lie on a grid, ten thousand repositories share a
 // few hundred bells: setting and clearing an alarm touches its neighbour in a list, not the heap.
 type alarms struct {
 	bells []*bell // a heap by moment; some may have lost their alarms
 	at    map[time.Duration]*bell
 }
 
-func newAlarms() alarms { return alarms{at: map[time.Duration]*bell{}} }
-
 func (a *alarms) set(x *alarm, at time.Duration) {
-	a.clear(x)
 	b := a.at[at]
 	if b == nil {
+		if a.at == nil {
+			a.at = map[time.Duration]*bell{}
+		}
 		b = &bell{at: at}
 		a.at[at] = b
 		heap.Push(a, b)
 	}
-	x.at, x.bell = at, b
-	x.prev, x.next = b.last, nil
-	if b.last != nil {
-		b.last.next = x
-	} else {
-		b.first = x
-	}
-	b.last = x
+	x.at = at
+	b.add(x)
 }
 
-func (a *alarms) clear(x *alarm) {
-	if x.bell == nil {
-		return
-	}
-	if x.prev != nil {
-		x.prev.next = x.next
-	} else {
-		x.bell.first = x.next
-	}
-	if x.next != nil {
-		x.next.prev = x.prev
-	} else {
-		x.bell.last = x.prev
-	}
-	x.bell, x.prev, x.next = nil, nil, nil
+// inOrder gives the bells, the first to ring first, in the room that into has.
+func (a *alarms) inOrder(into []*bell) []*bell {
+	into = append(into[:0], a.bells...)
+	slices.SortFunc(into, func(a, b *bell) int { return cmp.Compare(a.at, b.at) })
+	return into
 }
 
 // next gives the alarm that rings first, of several the one that was set first; nil when none is set.

@@ -11,14 +11,14 @@ import (
 // Alarms that are set, moved and cleared in any way ring in order, all of them and once.
 func TestAlarms(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		a := newAlarms()
+		var a alarms
 		all := make([]alarm, 20)
 		model := map[*alarm]time.Duration{}
 		for range rapid.IntRange(0, 100).Draw(t, "steps") {
 			x := &all[rapid.IntRange(0, len(all)-1).Draw(t, "alarm")]
 			switch rapid.IntRange(0, 5).Draw(t, "what") {
 			case 0:
-				a.clear(x)
+				x.leave()
 				delete(model, x)
 			case 1:
 				next := a.next()
@@ -36,7 +36,7 @@ func TestAlarms(t *testing.T) {
 						t.Fatalf("the next is at %d, and one is at %d", next.at, at)
 					}
 				}
-				a.clear(next)
+				next.leave()
 				delete(model, next)
 			default:
 				at := time.Duration(rapid.IntRange(0, 10).Draw(t, "at"))
@@ -44,10 +44,22 @@ func TestAlarms(t *testing.T) {
 				model[x] = at
 			}
 		}
+		for i, bells := 0, a.inOrder(nil); i < len(bells); i++ {
+			if i > 0 && bells[i-1].at >= bells[i].at {
+				t.Fatalf("%d rings before %d", bells[i-1].at, bells[i].at)
+			}
+			n := 0
+			for x := bells[i].first; x != nil; x = x.next {
+				n++
+			}
+			if n != bells[i].n {
+				t.Fatalf("a bell counts %d alarms and has %d", bells[i].n, n)
+			}
+		}
 		var rang []time.Duration
 		for x := a.next(); x != nil; x = a.next() {
 			rang = append(rang, x.at)
-			a.clear(x)
+			x.leave()
 		}
 		if len(rang) != len(model) || !slices.IsSorted(rang) || a.moment() != forever || len(a.at) != 0 {
 			t.Fatalf("of %d alarms rang %v, and %d moments are left", len(model), rang, len(a.at))

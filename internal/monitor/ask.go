@@ -9,105 +9,193 @@ import (
 	"sentry/internal/sentry"
 )
 
-// work asks one repository after the other for as long as a place is free for it.
-func (m *Monitor) work(ctx context.Context, q question) {
-	for more := true; more && ctx.Err() == nil; {
-		q, more = m.check(ctx, q)
+// end is what a question came to for one repository. The zero end: it was answered, and nothing at all has changed.
+type end struct {
+	err   error
+	fault *sentry.Fault // of the other side; nil where it is not to blame for err
+	j     *judgement    // nil: nothing at all has changed
+	left  doubts        // what remains in doubt where j cannot be recorded, or there is none
+	again bool          // the answer cannot be used: it is to be asked once more, for itself
+}
+
+// work asks one question after the other for as long as a place is free for it.
+func (m *Monitor) work(ctx context.Context, q *question) {
+	for more := true; more; {
+		more = m.check(ctx, q)
+	}
+	m.questions.Put(q)
+}
+
+// check puts one question and sees it through: its answers are judged, and what moved is recorded. It reports whether q is
+// now the question that its place is used for next; it is not where recording took its time, and the loop has given the
+// place away.
+func (m *Monitor) check(ctx context.Context, q *question) bool {
+	q.lesson = lesson{}
+	m.complete(ctx, q)
+	m.put(ctx, q)
+	moved := 0
+	for i := range q.items {
+		e := m.understand(ctx, &q.items[i], &q.answers[i])
+		if q.ends = append(q.ends, e); e.moves() {
+			moved++
+		}
+	}
+	m.mu.Lock()
+	now := m.now()
+	for i := range q.items {
+		if e := &q.ends[i]; !e.moves() {
+			m.settle(ctx, q.items[i].repository, e, now)
+		}
+	}
+	if moved > 0 {
+		m.mu.Unlock()
+		m.report(ctx, q)
+		q.clear()
+		return false
+	}
+	defer m.mu.Unlock()
+	m.release(q, now)
+	q.clear()
+	return ctx.Err() == nil && m.next(now, q)
+}
+
+// clear forgets what a question was about, and keeps its room.
+func (q *question) clear() {
+	clear(q.items)
+	clear(q.asks)
+	clear(q.answers)
+	clear(q.ends)
+	clear(q.bells)
+	q.items, q.asks, q.answers, q.ends, q.bells = q.items[:0], q.asks[:0], q.answers[:0], q.ends[:0], q.bells[:0]
+}
+
+// complete reads the recorded heads of those that came with a new configuration. Those of which they cannot be read are
+// not asked.
+func (m *Monitor) complete(ctx context.Context, q *question) {
+	var missing []*repository
+	for i := range q.items {
+		if !q.items[i].loaded {
+			missing = append(missing, q.items[i].repository)
+		}
+	}
+	if missing == nil {
+		return
+	}
+	err := m.load(ctx, missing)
+	if err == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kept := q.items[:0]
+	for _, it := range q.items {
+		if it.loaded {
+			kept = append(kept, it)
+			continue
+		}
+		m.settle(ctx, it.repository, &end{err: err, left: it.doubts}, m.now())
+	}
+	clear(q.items[len(kept):])
+	q.items = kept
+}
+
+// put asks for the branches, for as long as one question may take, and learns what the answers teach about the lane.
+func (m *Monitor) put(ctx context.Context, q *question) {
+	if len(q.items) == 0 {
+		q.lesson.add(&sentry.Fault{Kind: given, Err: errors.New("nobody was asked")})
+		return
+	}
+	for i := range q.items {
+		q.asks = append(q.asks, Ask{q.items[i].config, q.items[i].full})
+		q.answers = append(q.answers, Answer{})
+	}
+	limited, cancel := context.WithTimeout(ctx, m.options.Deadline)
+	defer cancel()
+	m.options.Ask.Heads(limited, q.asks, q.answers)
+	late := limited.Err() != nil && ctx.Err() == nil
+	for i := range q.answers {
+		a := &q.answers[i]
+		if a.Err == nil {
+			q.lesson.add(nil)
+			continue
+		}
+		var fault *sentry.Fault
+		switch {
+		case ctx.Err() != nil: // the monitor ends: nobody failed
+			fault = &sentry.Fault{Kind: given, Err: a.Err}
+		case late && errors.Is(a.Err, context.DeadlineExceeded):
+			fault = &sentry.Fault{Kind: sentry.Transient, Err: fmt.Errorf("no answer within %v: %w", m.options.Deadline, a.Err)}
+		default:
+			fault = sentry.AsFault(a.Err)
+		}
+		a.Err = fault
+		q.lesson.add(fault)
 	}
 }
 
-// check puts one question and sees it through: its answer is judged, and what moved is recorded. It gives the question
-// that its place is used for next; none where recording took its time, and the loop has given the place away.
-func (m *Monitor) check(ctx context.Context, q question) (question, bool) {
-	if !q.loaded { // it came with a new configuration
-		if err := m.load(ctx, []*repository{q.repository}); err != nil {
-			return m.failed(ctx, q, nil, err)
-		}
+// understand decides what an answer means.
+func (m *Monitor) understand(ctx context.Context, it *item, a *Answer) end {
+	settled := it.judged && it.since == never
+	switch {
+	case a.Err != nil:
+		fault := sentry.AsFault(a.Err)
+		return end{err: fault, fault: fault, left: it.doubts}
+	case a.Same && it.full:
+		fault := &sentry.Fault{Kind: sentry.Invalid, Err: errors.New("it was asked where its branches are, and the answer is that they have not moved")}
+		return end{err: fault, fault: fault, left: it.doubts}
+	case a.Same && !settled: // as what?
+		return end{again: true, left: it.doubts}
+	case a.Same, settled && unchanged(it.heads, it.live, a.Heads):
+		return end{left: it.doubts}
 	}
-	answer, err := m.heads(ctx, q)
-	if err != nil {
-		return m.failed(ctx, q, sentry.AsFault(err), err)
-	}
-	if q.judged && q.since == never && unchanged(q.heads, q.live, answer) {
-		return m.settled(ctx, q, nil)
-	}
-	e := m.evidence(q, answer)
-	j, err := judge(e, answer, func(branch, commit string) (bool, error) {
-		return m.options.Store.Recorded(ctx, sentry.Watch{Repository: q.config.Name, Branch: branch}, commit)
+	e := m.evidence(it, a.Heads)
+	j, err := judge(e, a.Heads, func(branch, commit string) (bool, error) {
+		return m.options.Store.Recorded(ctx, sentry.Watch{Repository: it.config.Name, Branch: branch}, commit)
 	})
 	var fault *sentry.Fault
 	switch {
 	case errors.As(err, &fault):
-		return m.failed(ctx, q, fault, err)
+		return end{err: err, fault: fault, left: it.doubts}
 	case err != nil:
-		m.mu.Lock()
-		q.doubt(e.doubts)
-		m.mu.Unlock()
-		return m.failed(ctx, q, nil, fmt.Errorf("cannot tell whether a commit was recorded before: %w", err))
-	case len(j.moves) == 0:
-		return m.settled(ctx, q, &j)
+		return end{err: fmt.Errorf("cannot tell whether a commit was recorded before: %w", err), left: e.doubts}
 	}
-	m.record(ctx, q, e.doubts, &j, m.describe(ctx, q, j.moves))
-	return question{}, false
+	return end{j: &j, left: e.doubts}
 }
 
-// heads asks for the branches, for as long as one question may take.
-func (m *Monitor) heads(ctx context.Context, q question) (map[string]string, error) {
-	limited, cancel := context.WithTimeout(ctx, m.options.Deadline)
-	defer cancel()
-	answer, err := m.options.Ask.Heads(limited, q.config)
-	if err != nil && limited.Err() != nil && ctx.Err() == nil {
-		return nil, sentry.Faultf(sentry.Transient, "no answer within %v: %w", m.options.Deadline, err)
-	}
-	return answer, err
-}
+// moves reports whether something is to be recorded.
+func (e *end) moves() bool { return e.err == nil && e.j != nil && len(e.j.moves) > 0 }
 
-func (m *Monitor) evidence(q question, answer map[string]string) evidence {
+func (m *Monitor) evidence(it *item, answer map[string]string) evidence {
 	return evidence{
-		repository: q.config.Name,
-		group:      q.group.Name,
-		heads:      q.heads,
-		doubts:     q.doubts.against(answer),
-		absent:     q.absent,
-		patterns:   q.config.Monitor.Branches,
-		interval:   max(time.Millisecond, q.config.Monitor.Interval),
-		asked:      q.asked,
+		repository: it.config.Name,
+		group:      it.group.Name,
+		heads:      it.heads,
+		doubts:     it.doubts.against(answer),
+		absent:     it.absent,
+		patterns:   it.config.Monitor.Branches,
+		interval:   max(time.Millisecond, it.config.Monitor.Interval),
+		asked:      it.asked,
 		now:        m.now(),
 		branches:   m.options.Branches,
 	}
 }
 
-// failed ends a question that brought nothing. fault is nil where the other side is not to blame for err.
-func (m *Monitor) failed(ctx context.Context, q question, fault *sentry.Fault, err error) (question, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.now()
+// settle ends a question for a repository of which nothing is to be recorded. The caller holds m.mu.
+func (m *Monitor) settle(ctx context.Context, r *repository, e *end, now time.Duration) {
 	switch {
+	case e.err == nil && e.again && !r.gone:
+		r.fresh = true
+		m.enqueue(r, now)
+	case e.err == nil:
+		m.accept(r, e.j, now)
 	case ctx.Err() != nil: // the monitor ends: nobody failed
-		m.release(q, &sentry.Fault{Kind: given, Err: err}, now)
-		m.rest(q.repository, forever, ctx.Err())
-		return question{}, false
-	case fault == nil:
-		m.release(q, &sentry.Fault{Kind: given, Err: err}, now)
-		m.fail(q.repository, unrecorded, err, now)
+		m.rest(r, forever, ctx.Err())
+	case e.fault == nil:
+		r.doubt(e.left)
+		m.fail(r, unrecorded, e.err, now)
 	default:
-		m.release(q, fault, now)
-		m.fail(q.repository, fault.Kind, err, now)
+		m.fail(r, e.fault.Kind, e.err, now)
 	}
-	return m.next(now)
-}
-
-// settled ends a question with nothing to record. j is nil where nothing at all has changed.
-func (m *Monitor) settled(ctx context.Context, q question, j *judgement) (question, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.now()
-	m.release(q, nil, now)
-	m.accept(q.repository, j, now)
-	if ctx.Err() != nil {
-		return question{}, false
-	}
-	return m.next(now)
 }
 
 // accept takes over what was judged, and plans the next question. The caller holds m.mu, and has recorded the moves.

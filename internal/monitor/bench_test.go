@@ -25,6 +25,7 @@ const branchesPerRepository = 10
 // memory answers at once and from memory, the same map again and again: what is measured is the monitor.
 type memory struct {
 	answers map[string]map[string]string
+	batch   int
 	asked   atomic.Int64
 	warm    int64
 	hot     chan struct{} // closed when warm questions were asked
@@ -44,14 +45,20 @@ func newMemory(repositories []config.Repository, commit string) *memory {
 	return a
 }
 
-func (a *memory) Heads(_ context.Context, r *config.Repository) (map[string]string, error) {
-	switch a.asked.Add(1) {
-	case a.warm:
-		close(a.hot)
-	case a.limit:
-		close(a.full)
+func (a *memory) Lane(r *config.Repository) Lane {
+	return Lane{Key: "https://forge.example:443", Batch: a.batch}
+}
+
+func (a *memory) Heads(_ context.Context, asks []Ask, answers []Answer) {
+	for i := range asks {
+		switch a.asked.Add(1) {
+		case a.warm:
+			close(a.hot)
+		case a.limit:
+			close(a.full)
+		}
+		answers[i].Heads = a.answers[asks[i].Name]
 	}
-	return a.answers[r.Name], nil
 }
 
 func (a *memory) Revision(context.Context, *config.Repository, string, string) (sentry.Revision, error) {

@@ -13,84 +13,155 @@ import (
 
 // The functions of this file are called with Monitor.mu held. They do no I/O and start nothing.
 
-// question is what a goroutine is given to ask one repository.
+// question is what a goroutine is given to ask some repositories of a lane. It is used again and again.
 type question struct {
+	lane  *lane
+	asked time.Duration // when it began
+	seat  int           // in Monitor.out
+	done  func(error)   // tells the breaker how it ended
+	items []item
+
+	asks    []Ask
+	answers []Answer
+	ends    []end // of each item
+	lesson  lesson
+	bells   []*bell // room to look for whom to take along
+}
+
+// item is one repository of a question.
+type item struct {
 	*repository
 	config *config.Repository // this and group as they were when the question began
 	group  *config.Group
-	done   func(error) // tells the breaker how it ended
+	full   bool
 }
 
-// ring puts everything that is due into the queue of its host.
+// ring puts everything that is due into the queue of its lane.
 func (m *Monitor) ring(now time.Duration) {
 	for due := m.alarms.next(); due != nil && due.at <= now; due = m.alarms.next() {
-		m.alarms.clear(due)
-		if due.repository != nil {
+		due.leave()
+		switch {
+		case due.repository != nil:
 			m.enqueue(due.repository, now)
+		case due.lane != nil:
+			soon := &due.lane.soon
+			for x := soon.next(); x != nil && x.at <= now; x = soon.next() {
+				x.leave()
+				m.enqueue(x.repository, now)
+			}
+			if at := soon.moment(); at != forever {
+				m.alarms.set(due, at)
+			}
 		}
 	}
 }
 
-// enqueue makes a repository wait for its host; while that is to be left alone, until it no longer is.
+// enqueue makes a repository wait for its lane; while that is to be left alone, until it no longer is.
 func (m *Monitor) enqueue(r *repository, now time.Duration) {
-	h := r.host
-	if h.quiet <= now {
-		h.push(r)
-		m.list(h)
+	l := r.lane
+	if l.quiet <= now {
+		r.phase = waiting
+		if r.full() {
+			l.alone.add(&r.alarm)
+		} else {
+			l.together.add(&r.alarm)
+		}
+		m.list(l)
 		return
 	}
 	if r.counted {
-		m.rest(r, forever, sentry.Faultf(sentry.Transient, "not asked: %s is left alone for %v: %s", h.origin, (h.quiet-now).Round(time.Second), h.reason))
+		m.rest(r, forever, sentry.Faultf(sentry.Transient, "not asked: %s is left alone for %v: %s", l.key, (l.quiet-now).Round(time.Second), l.reason))
 		return
 	}
-	m.schedule(r, h.quiet+afterPause(r.interval(), h.members, m.options.Rand.Float64()))
+	m.schedule(r, l.quiet+afterPause(r.interval(), l.members, m.options.Rand.Float64()))
 }
 
-// list puts a host into the turn where one of its repositories may be asked.
-func (m *Monitor) list(h *host) {
-	if !h.listed && h.mayAsk(m.options.PerHost) {
-		h.listed = true
-		m.ready = append(m.ready, h)
+// list puts a lane into the turn where one of its repositories may be asked.
+func (m *Monitor) list(l *lane) {
+	if !l.listed && l.mayAsk(m.options.PerLane) {
+		l.listed = true
+		m.ready = append(m.ready, l)
 	}
 }
 
-// next gives the question to be asked now, with its places taken, or false. Hosts take turns.
-func (m *Monitor) next(now time.Duration) (question, bool) {
+// next fills in the question to be asked now, and takes its places; it reports whether there is one. Lanes take turns.
+func (m *Monitor) next(now time.Duration, q *question) bool {
 	for len(m.ready) > 0 && m.room(now) {
-		h := m.ready[0]
+		l := m.ready[0]
 		m.ready = m.ready[1:]
-		h.listed = false
-		if !h.mayAsk(m.options.PerHost) {
-			continue // what waited has gone, or the host has fallen silent
+		l.listed = false
+		if !l.mayAsk(m.options.PerLane) {
+			continue // what waited has gone, or the lane has fallen silent
 		}
-		done, err := h.breaker.Allow()
+		done, err := l.breaker.Allow()
 		if err != nil {
 			// The breaker's clock is a few microseconds behind ours.
-			m.hush(h, now, now+time.Millisecond, h.reason)
+			m.hush(l, now, now+time.Millisecond, l.reason)
 			continue
 		}
-		r := h.pop()
-		h.active++
-		m.list(h)
-		m.out = append(m.out, r)
-		r.seat = len(m.out) - 1
-		r.phase, r.asked, r.notAgain = asking, now, now+hintGap
-		return question{r, r.config, r.group, done}, true
+		q.lane, q.asked, q.done, q.seat = l, now, done, len(m.out)
+		m.fill(q, l.pop())
+		l.active++
+		m.list(l)
+		m.out = append(m.out, q)
+		return true
 	}
-	return question{}, false
+	return false
+}
+
+// fill puts the repository that has waited longest into a question, and others that may come along: those that are due, as
+// long as there is room, and then those that will be soonest. A sweep takes them all.
+func (m *Monitor) fill(q *question, first *repository) {
+	l := q.lane
+	l.are(m.options.Ask.Lane(first.config))
+	q.take(first)
+	if q.items[0].full || !l.shares() {
+		return
+	}
+	for x := l.together.first; x != nil && (l.sweep || len(q.items) < l.batch); x = l.together.first {
+		x.leave()
+		if r := x.repository; r.full() { // it was not when it came
+			l.alone.add(x)
+		} else {
+			q.take(r)
+		}
+	}
+	if !l.sweep && len(q.items) >= l.batch {
+		return
+	}
+	q.bells = l.soon.inOrder(q.bells)
+	for _, b := range q.bells {
+		for x, next := b.first, (*alarm)(nil); x != nil; x = next {
+			next = x.next
+			r := x.repository
+			if r.full() || r.notAgain > q.asked || !l.sweep && x.at-q.asked > ahead(r.interval()) {
+				continue
+			}
+			x.leave()
+			if q.take(r); !l.sweep && len(q.items) >= l.batch {
+				return
+			}
+		}
+	}
+}
+
+// take puts a repository into a question.
+func (q *question) take(r *repository) {
+	q.items = append(q.items, item{r, r.config, r.group, r.full()})
+	r.phase, r.asked, r.notAgain, r.fresh = asking, q.asked, q.asked+hintGap, false
 }
 
 // room reports whether one more question may be out. Those that are slow have given their places to others, so that
-// hosts which do not answer cannot take all of them.
+// servers which do not answer cannot take all of them.
 func (m *Monitor) room(now time.Duration) bool {
 	if len(m.out) < m.options.Total {
 		return true
 	}
 	young, oldest := 0, now
-	for _, r := range m.out {
-		if now-r.asked < slow {
+	for _, q := range m.out {
+		if now-q.asked < slow {
 			young++
-			oldest = min(oldest, r.asked)
+			oldest = min(oldest, q.asked)
 		}
 	}
 	if young < m.options.Total && len(m.out) < m.options.Total*(1+slowFactor) {
@@ -105,46 +176,42 @@ func (m *Monitor) room(now time.Duration) bool {
 	return false
 }
 
-// release gives the places of a question back and draws the lessons of its end for the host.
-func (m *Monitor) release(q question, fault *sentry.Fault, now time.Duration) {
+// release gives the places of a question back and draws the lessons of its end for the lane.
+func (m *Monitor) release(q *question, now time.Duration) {
 	last := len(m.out) - 1
 	m.out[q.seat] = m.out[last]
 	m.out[q.seat].seat = q.seat
 	m.out[last], m.out = nil, m.out[:last]
 
-	h := q.host
-	h.active--
-	before := h.state
-	if fault == nil {
-		q.done(nil)
-	} else {
-		q.done(fault)
-	}
-	pause := h.learn(fault, now)
-	if h.state == gobreaker.StateOpen && before != gobreaker.StateOpen {
-		pause = max(pause, h.openFor+time.Millisecond)
+	l := q.lane
+	l.active--
+	before := l.state
+	q.done(q.lesson.verdict())
+	pause := l.learn(q.lesson, now)
+	if l.state == gobreaker.StateOpen && before != gobreaker.StateOpen {
+		pause = max(pause, l.openFor+time.Millisecond)
 	}
 	switch {
 	case pause > 0:
-		if !h.silent {
-			m.sayHost(h, slog.LevelWarn, fmt.Sprintf("left alone for %v, then asked one question at a time: %v", pause.Round(time.Second), fault))
+		if !l.silent {
+			m.sayLane(l, slog.LevelWarn, fmt.Sprintf("left alone for %v, then asked one question at a time: %v", pause.Round(time.Second), q.lesson.fault))
 		}
-		h.silent = true
-		m.hush(h, now, now+pause, fault.Error())
-	case h.silent && h.state == gobreaker.StateClosed && h.limited == 0:
-		h.silent = false
-		m.sayHost(h, slog.LevelInfo, "well again")
+		l.silent = true
+		m.hush(l, now, now+pause, q.lesson.fault.Error())
+	case l.silent && l.state == gobreaker.StateClosed && l.limited == 0:
+		l.silent = false
+		m.sayLane(l, slog.LevelInfo, "well again")
 	}
-	m.list(h)
+	m.list(l)
 }
 
-// hush leaves a host alone until a later moment: what waits for it is scheduled anew.
-func (m *Monitor) hush(h *host, now, until time.Duration, reason string) {
-	if until <= h.quiet {
+// hush leaves a lane alone until a later moment: what waits for it is scheduled anew.
+func (m *Monitor) hush(l *lane, now, until time.Duration, reason string) {
+	if until <= l.quiet {
 		return
 	}
-	h.quiet, h.reason = until, reason
-	for r := h.pop(); r != nil; r = h.pop() {
+	l.quiet, l.reason = until, reason
+	for r := l.pop(); r != nil; r = l.pop() {
 		m.enqueue(r, now)
 	}
 }
@@ -164,7 +231,7 @@ func (m *Monitor) rest(r *repository, at time.Duration, err error) {
 		return
 	}
 	if r.hinted {
-		at, r.hinted = max(m.now(), r.notAgain), false
+		at, r.hinted, r.fresh = max(m.now(), r.notAgain), false, true
 	}
 	m.schedule(r, at)
 }

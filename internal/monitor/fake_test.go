@@ -79,34 +79,56 @@ func configure(repositories ...config.Repository) *config.Config {
 
 // forge answers for all hosts of a test.
 type forge struct {
-	mu     sync.Mutex
-	heads  map[string]map[string]string              // repository → branch → commit
-	faults map[string]error                          // by repository, or by origin
-	slow   map[string]time.Duration                  // by origin
-	asks   []ask                                     // every question, in order
-	out    map[string]int                            // questions out, by origin; "" is all of them
-	peak   map[string]int                            // their greatest number
-	told   []string                                  // repository@branch of every question for a revision
-	answer func(repository string) map[string]string // in place of heads
-	tell   func(ctx context.Context) (sentry.Revision, error)
+	mu        sync.Mutex
+	heads     map[string]map[string]string // repository → branch → commit
+	faults    map[string]error             // by repository, or by origin
+	slow      map[string]time.Duration     // by origin
+	asks      []ask                        // every repository of every question, in order
+	questions int
+	out       map[string]int                            // questions out, by origin; "" is all of them
+	peak      map[string]int                            // their greatest number
+	told      []string                                  // repository@branch of every question for a revision
+	lanes     map[string]Lane                           // by origin, without the key; others ask one by one
+	last      map[string]map[string]string              // what each repository was answered last
+	always    bool                                      // they say so too
+	liar      bool                                      // everybody always says "same"
+	broken    map[string]error                          // of questions about several, by origin
+	answer    func(repository string) map[string]string // in place of heads
+	tell      func(ctx context.Context) (sentry.Revision, error)
 }
 
 type ask struct {
 	repository, origin string
 	at                 time.Time
+	question           int // of the test
+	full               bool
 }
 
 func newForge() *forge {
 	return &forge{
 		heads: map[string]map[string]string{}, faults: map[string]error{}, slow: map[string]time.Duration{},
-		out: map[string]int{}, peak: map[string]int{},
+		out: map[string]int{}, peak: map[string]int{}, lanes: map[string]Lane{}, last: map[string]map[string]string{}, broken: map[string]error{},
 	}
 }
 
-func (f *forge) Heads(ctx context.Context, r *config.Repository) (map[string]string, error) {
+func (f *forge) Lane(r *config.Repository) Lane {
 	origin := r.Monitor.Remote.Origin()
 	f.mu.Lock()
-	f.asks = append(f.asks, ask{r.Name, origin, time.Now()})
+	defer f.mu.Unlock()
+	l := f.lanes[origin]
+	if l.Key == "" {
+		l.Key = origin
+	}
+	return l
+}
+
+func (f *forge) Heads(ctx context.Context, asks []Ask, answers []Answer) {
+	origin := asks[0].Monitor.Remote.Origin()
+	f.mu.Lock()
+	f.questions++
+	for _, a := range asks {
+		f.asks = append(f.asks, ask{a.Name, origin, time.Now(), f.questions, a.Full})
+	}
 	for _, key := range []string{"", origin} {
 		f.out[key]++
 		f.peak[key] = max(f.peak[key], f.out[key])
@@ -123,17 +145,32 @@ func (f *forge) Heads(ctx context.Context, r *config.Repository) (map[string]str
 	defer f.mu.Unlock()
 	f.out[""]--
 	f.out[origin]--
+	for i, a := range asks {
+		answers[i] = f.one(ctx, a, origin, len(asks) > 1)
+	}
+}
+
+// one answers for one repository of a question. A lane that is swept says "same" where it can.
+func (f *forge) one(ctx context.Context, a Ask, origin string, several bool) Answer {
+	heads := f.heads[a.Name]
 	switch {
 	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case f.faults[r.Name] != nil:
-		return nil, f.faults[r.Name]
+		return Answer{Err: ctx.Err()}
+	case f.faults[a.Name] != nil:
+		return Answer{Err: f.faults[a.Name]}
 	case f.faults[origin] != nil:
-		return nil, f.faults[origin]
+		return Answer{Err: f.faults[origin]}
+	case several && f.broken[origin] != nil:
+		return Answer{Err: f.broken[origin]}
 	case f.answer != nil:
-		return f.answer(r.Name), nil
+		return Answer{Heads: f.answer(a.Name)}
 	}
-	return maps.Clone(f.heads[r.Name]), nil
+	last, known := f.last[a.Name]
+	if f.liar || (f.lanes[origin].Sweep || f.always) && !a.Full && known && maps.Equal(last, heads) {
+		return Answer{Same: true}
+	}
+	f.last[a.Name] = maps.Clone(heads)
+	return Answer{Heads: maps.Clone(heads)}
 }
 
 func (f *forge) Revision(ctx context.Context, r *config.Repository, branch, _ string) (sentry.Revision, error) {

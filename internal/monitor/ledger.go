@@ -62,10 +62,10 @@ func (m *Monitor) sayAnswers(r *repository, now time.Duration) {
 	})
 }
 
-// sayHost tells what became of a host.
-func (m *Monitor) sayHost(h *host, level slog.Level, text string) {
-	m.options.Log.Log(context.Background(), level, "a host is "+text, "host", h.origin)
-	m.say(sentry.Decision{Verb: sentry.Answering, Reason: h.origin + ": " + text})
+// sayLane tells what became of a lane. People know it by its host.
+func (m *Monitor) sayLane(l *lane, level slog.Level, text string) {
+	m.options.Log.Log(context.Background(), level, "a host is "+text, "host", l.key)
+	m.say(sentry.Decision{Verb: sentry.Answering, Reason: l.key + ": " + text})
 }
 
 // keepLedger writes what is decided into the ledger until ended is closed, and then what is left. Decisions that come

@@ -21,10 +21,36 @@ import (
 // Asker puts questions to the other side. Its errors are *sentry.Fault where the other side is to blame. It must return
 // soon after its context has ended: Run waits for it.
 type Asker interface {
-	// Heads gives the branches that match the patterns of the repository, with the commit of each.
-	Heads(ctx context.Context, repository *config.Repository) (map[string]string, error)
+	// Lane says with whom a repository may be asked in one question. The key stays the same as long as the configuration
+	// of the repository does; the rest is asked for again before each question. It is called with locks held: it must not
+	// wait for anything.
+	Lane(repository *config.Repository) Lane
+	// Heads puts one question about repositories of one lane: answers[i] is to be what asks[i] comes to. It keeps neither.
+	Heads(ctx context.Context, asks []Ask, answers []Answer)
 	// Revision tells more of a commit that Heads gave.
 	Revision(ctx context.Context, repository *config.Repository, branch, commit string) (sentry.Revision, error)
+}
+
+// Lane says with whom a repository may be asked in one question.
+type Lane struct {
+	Key   string // what shares a breaker, pauses and places
+	Batch int    // repositories that one question may cover; 1, or less, is one by one
+	Sweep bool   // one question covers all of the lane, however many
+}
+
+// Ask is one repository of a question. One that is asked in full is alone in it, and is to be asked itself, by the freshest
+// way.
+type Ask struct {
+	*config.Repository
+	Full bool
+}
+
+// Answer is what a question came to for one repository.
+type Answer struct {
+	Heads map[string]string // branch → commit, of those that match the patterns
+	Same  bool              // nothing has moved since the last answer with Heads, in place of them; not where Full was asked
+	Err   error             // in place of both
+	Way   string            // how it was asked, for people
 }
 
 // Store is what the monitor needs of store.Store.
@@ -43,18 +69,18 @@ type Options struct {
 	Log   *slog.Logger // nil: nothing is logged
 	Rand  *rand.Rand   // source of jitter; nil: seeded by chance
 
-	PerHost  int           // questions that one host gets at a time; 0 = 8
+	PerLane  int           // questions that one lane gets at a time; 0 = 8
 	Total    int           // questions that are out at a time; 0 = 64. Those out for over 2 s count no longer, up to 4 times as many
 	Deadline time.Duration // of one question; 0 = 30 s
-	Failures int           // in a row that open the breaker of a host; 0 = 5
+	Failures int           // in a row that open the breaker of a lane; 0 = 5
 	Branches int           // that one repository may show; 0 = 50,000. More is an answer that is not believed
 }
 
 // Bounds that nobody needs to set.
 const (
-	slow          = 2 * time.Second       // a question that is out longer gives its place to others: a dead host holds up none
+	slow          = 2 * time.Second       // a question that is out longer gives its place to others: a dead server holds up none
 	slowFactor    = 4                     // as many times Total may be out that are slow
-	maxRecording  = 1024                  // repositories whose moves are being recorded at once: the store makes few transactions of them
+	maxRecording  = 1024                  // questions whose moves are being recorded at once: the store makes few transactions of them
 	maxDescribing = 8                     // questions for revisions that are out at once
 	describeEvery = 50 * time.Millisecond // and so often at most in the long run
 	describeBurst = 40                    // but so many after some quiet
@@ -75,15 +101,16 @@ type Monitor struct {
 	recorders  *semaphore.Weighted
 	describers *semaphore.Weighted
 	revisions  *rate.Limiter // many moves at once are recorded without author and subject rather than late
+	questions  sync.Pool     // of *question, that are not in use
 
 	mu           sync.Mutex // guards all below, and what hangs on it
 	repositories map[string]*repository
 	order        []*repository // as configured; replaced, never changed
-	hosts        map[string]*host
+	lanes        map[string]*lane
 	alarms       alarms
 	relief       alarm         // when the oldest question becomes slow; set while all places are taken
-	ready        []*host       // that have somebody waiting and a place free, in turn
-	out          []*repository // that are being asked
+	ready        []*lane       // that have somebody waiting and a place free, in turn
+	out          []*question   // that are being asked
 	busy         bool          // Run or Once goes on
 	running      bool          // Run goes on, and the repositories have been scheduled
 	pass         *pass         // of the Once that goes on
@@ -100,7 +127,7 @@ func New(o Options) *Monitor {
 	if o.Rand == nil {
 		o.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	}
-	o.PerHost = orDefault(o.PerHost, 8)
+	o.PerLane = orDefault(o.PerLane, 8)
 	o.Total = orDefault(o.Total, 64)
 	o.Deadline = orDefault(o.Deadline, 30*time.Second)
 	o.Failures = orDefault(o.Failures, 5)
@@ -113,9 +140,9 @@ func New(o Options) *Monitor {
 		recorders:    semaphore.NewWeighted(maxRecording),
 		describers:   semaphore.NewWeighted(maxDescribing),
 		revisions:    rate.NewLimiter(rate.Every(describeEvery), describeBurst),
+		questions:    sync.Pool{New: func() any { return new(question) }},
 		repositories: map[string]*repository{},
-		hosts:        map[string]*host{},
-		alarms:       newAlarms(),
+		lanes:        map[string]*lane{},
 		armed:        forever,
 	}
 }
@@ -157,7 +184,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 }
 
 // Once takes cfg and asks the named repositories, or all of them, one time each and now; it returns when what moved is
-// recorded. A host that wants to be left alone is not asked: that is an error of its repositories. The error joins those
+// recorded. A lane that wants to be left alone is not asked: that is an error of its repositories. The error joins those
 // of the repositories, in the order of the configuration. A head that is doubted is not recorded by one call: it takes
 // another, an interval later.
 func (m *Monitor) Once(ctx context.Context, cfg *config.Config, repositories ...string) error {
@@ -177,8 +204,7 @@ func (m *Monitor) Once(ctx context.Context, cfg *config.Config, repositories ...
 	m.mu.Lock()
 	now := m.now()
 	for _, r := range p.chosen {
-		m.alarms.set(&r.alarm, now)
-		r.phase = scheduled
+		m.schedule(r, now)
 	}
 	m.mu.Unlock()
 
@@ -243,13 +269,14 @@ func (m *Monitor) finish() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range m.order {
-		m.alarms.clear(&r.alarm)
+		r.alarm.leave()
 		r.phase, r.counted, r.hinted = resting, false, false
 	}
-	for _, h := range m.hosts {
-		h.head, h.tail, h.waiting, h.listed = nil, nil, 0, false
+	for _, l := range m.lanes {
+		l.wake.leave()
+		l.listed = false
 	}
-	m.alarms.clear(&m.relief)
+	m.relief.leave()
 	m.ready, m.armed = nil, forever
 	m.busy, m.running, m.pass = false, false, nil
 }
@@ -266,9 +293,9 @@ func (m *Monitor) drive(ctx context.Context) {
 
 	// A goroutine without a question waits here for one. A new one would begin with a small stack, and have it copied again
 	// and again on the way down to the network: a tenth of what a question costs.
-	idle := make(chan question)
+	idle := make(chan *question)
 	defer close(idle)
-	ask := func(q question) {
+	ask := func(q *question) {
 		select {
 		case idle <- q:
 		default:
@@ -297,22 +324,24 @@ func (m *Monitor) drive(ctx context.Context) {
 }
 
 // turn starts all questions that may be asked now, and tells how long it is until the next. It never waits.
-func (m *Monitor) turn(ask func(question)) (wait time.Duration, done bool) {
+func (m *Monitor) turn(ask func(*question)) (wait time.Duration, done bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
 	m.armed = never // whatever is set in this turn is seen below: the loop need not be woken for it
 	m.ring(now)
-	for q, ok := m.next(now); ok; q, ok = m.next(now) {
+	q := m.questions.Get().(*question)
+	for ; m.next(now, q); q = m.questions.Get().(*question) {
 		ask(q)
 	}
+	m.questions.Put(q)
 	m.armed = m.alarms.moment()
 	return max(0, m.armed-now), m.pass != nil && m.pass.left == 0
 }
 
 // Hint makes a repository due now, and returns at once; it is for those who heard that something moved. Any number of
 // hints before the next question are one; hints that come during a question are one more question after it. They never
-// shorten a pause that a host or refused credentials require.
+// shorten a pause that a lane or refused credentials require.
 func (m *Monitor) Hint(repository string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -320,11 +349,14 @@ func (m *Monitor) Hint(repository string) {
 	if r == nil || !m.running {
 		return // all are asked when Run begins
 	}
+	now := m.now()
 	switch r.phase {
 	case scheduled:
-		if at := max(m.now(), r.notAgain); at < r.alarm.at {
-			m.schedule(r, at)
-		}
+		r.fresh = true
+		m.schedule(r, min(r.alarm.at, max(now, r.notAgain)))
+	case waiting:
+		r.fresh = true
+		m.enqueue(r, now)
 	case asking, recording:
 		r.hinted = true
 	}
@@ -333,7 +365,15 @@ func (m *Monitor) Hint(repository string) {
 // schedule sets the alarm of a repository. The caller holds m.mu.
 func (m *Monitor) schedule(r *repository, at time.Duration) {
 	r.phase = scheduled
-	m.alarms.set(&r.alarm, at)
+	if l := r.lane; !l.shares() || r.full() {
+		m.alarms.set(&r.alarm, at)
+	} else {
+		l.soon.set(&r.alarm, at)
+		if at = l.soon.moment(); l.wake.in != nil && l.wake.at <= at {
+			return
+		}
+		m.alarms.set(&l.wake, at)
+	}
 	if at < m.armed {
 		nudge(m.wake)
 	}
@@ -342,7 +382,7 @@ func (m *Monitor) schedule(r *repository, at time.Duration) {
 // plan schedules repositories that are not scheduled yet. The caller holds m.mu.
 func (m *Monitor) plan(list []*repository, now time.Duration) {
 	for _, r := range list {
-		r.spread = len(list) > few
+		r.spread = len(list) > few && !r.lane.sweep && r.lane.members > r.lane.batch
 		m.schedule(r, early(now, first(r.interval(), len(list), m.options.Rand.Float64())))
 	}
 }

@@ -83,18 +83,19 @@ func drawStory(t *rapid.T) story {
 // liar is the forge of a story. It never lies twice in a row to one repository: what is false everywhere for an interval
 // cannot be told from what is true.
 type liar struct {
-	mu     sync.Mutex
-	book   *book
-	truth  map[string]map[string]string
-	served map[string]map[string]string // the truth at the last answer of each repository that was given
-	state  map[string]string            // of hosts: "", dead, hangs, limited
-	until  map[string]time.Time         // hosts that may not be asked
-	lied   map[string]bool
-	lies   []lie
-	asked  int
-	rand   *rand.Rand
-	wrong  []string
-	out    map[string]int
+	mu       sync.Mutex
+	book     *book
+	truth    map[string]map[string]string
+	served   map[string]map[string]string // the truth at the last answer of each repository that was given
+	state    map[string]string            // of hosts: "", dead, hangs, limited
+	until    map[string]time.Time         // hosts that may not be asked
+	lied     map[string]bool
+	answered map[string]map[string]string // what each repository was answered last
+	lies     []lie
+	asked    int
+	rand     *rand.Rand
+	wrong    []string
+	out      map[string]int
 }
 
 func (l *liar) problem(format string, args ...any) {
@@ -105,9 +106,18 @@ func (l *liar) Revision(context.Context, *config.Repository, string, string) (se
 	return sentry.Revision{}, errors.New("nobody knows")
 }
 
-func (l *liar) Heads(ctx context.Context, r *config.Repository) (map[string]string, error) {
+// Lane: on the first host they are asked one by one, on the second two at a time, and the third tells of all at once.
+func (l *liar) Lane(r *config.Repository) Lane {
 	origin := r.Monitor.Remote.Origin()
+	return Lane{Key: origin, Batch: map[string]int{"https://h1:443": 2}[origin], Sweep: origin == "https://h2:443"}
+}
+
+func (l *liar) Heads(ctx context.Context, asks []Ask, answers []Answer) {
+	origin := asks[0].Monitor.Remote.Origin()
 	l.mu.Lock()
+	if lane := l.Lane(asks[0].Repository); len(asks) > 1 && !lane.Sweep && (len(asks) > lane.Batch || asks[0].Full) {
+		l.problem("%d repositories in a question, the first in full: %t", len(asks), asks[0].Full)
+	}
 	if time.Now().Before(l.until[origin]) {
 		l.problem("%s was asked %v before it allowed it", origin, time.Until(l.until[origin]))
 	}
@@ -121,7 +131,16 @@ func (l *liar) Heads(ctx context.Context, r *config.Repository) (map[string]stri
 	} else {
 		time.Sleep(50 * time.Millisecond)
 	}
+	l.mu.Lock()
+	l.out[origin]--
+	l.mu.Unlock()
+	for i := range asks {
+		answers[i] = l.answer(ctx, asks[i], origin)
+	}
+}
 
+func (l *liar) answer(ctx context.Context, a Ask, origin string) Answer {
+	r := a.Repository
 	history := map[string][]string{}
 	l.book.set(func(b *book) {
 		for w, commits := range b.history {
@@ -132,15 +151,19 @@ func (l *liar) Heads(ctx context.Context, r *config.Repository) (map[string]stri
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.out[origin]--
 	switch {
 	case ctx.Err() != nil:
-		return nil, ctx.Err()
+		return Answer{Err: ctx.Err()}
 	case l.state[origin] == "dead":
-		return nil, sentry.Faultf(sentry.Transient, "connection refused")
+		return Answer{Err: sentry.Faultf(sentry.Transient, "connection refused")}
 	case l.state[origin] == "limited":
 		l.until[origin] = time.Now().Add(20 * time.Second)
-		return nil, &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: 20 * time.Second, Err: errors.New("429")}
+		return Answer{Err: &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: 20 * time.Second, Err: errors.New("429")}}
+	}
+	if last, known := l.answered[r.Name]; known && !a.Full && origin == "https://h2:443" && maps.Equal(last, l.truth[r.Name]) {
+		l.lied[r.Name] = false
+		l.served[r.Name] = maps.Clone(l.truth[r.Name])
+		return Answer{Same: true}
 	}
 	how := truth
 	if len(l.lies) > 0 {
@@ -149,13 +172,13 @@ func (l *liar) Heads(ctx context.Context, r *config.Repository) (map[string]stri
 	}
 	switch how {
 	case refuses:
-		return nil, sentry.Faultf(sentry.Unauthorized, "401")
+		return Answer{Err: sentry.Faultf(sentry.Unauthorized, "401")}
 	case hidden:
-		return nil, sentry.Faultf(sentry.NotFound, "404")
+		return Answer{Err: sentry.Faultf(sentry.NotFound, "404")}
 	case broken:
-		return nil, sentry.Faultf(sentry.Transient, "500")
+		return Answer{Err: sentry.Faultf(sentry.Transient, "500")}
 	case garbage:
-		return map[string]string{"main": "<html>"}, nil
+		return Answer{Heads: map[string]string{"main": "<html>"}}
 	}
 	if l.lied[r.Name] {
 		how = truth
@@ -172,7 +195,8 @@ func (l *liar) Heads(ctx context.Context, r *config.Repository) (map[string]stri
 			delete(answer, branch)
 		}
 	}
-	return answer, nil
+	l.answered[r.Name] = maps.Clone(answer)
+	return Answer{Heads: answer}
 }
 
 // play plays a story and tells what went wrong.
@@ -181,7 +205,8 @@ func (s story) play(t *testing.T) (wrong []string) {
 		b := newBook()
 		l := &liar{
 			book: b, truth: map[string]map[string]string{}, served: map[string]map[string]string{}, state: map[string]string{},
-			until: map[string]time.Time{}, lied: map[string]bool{}, out: map[string]int{}, lies: s.lies,
+			answered: map[string]map[string]string{},
+			until:    map[string]time.Time{}, lied: map[string]bool{}, out: map[string]int{}, lies: s.lies,
 			rand: rand.New(rand.NewPCG(s.seed, 1)),
 		}
 		for _, r := range s.repos {

@@ -25,7 +25,15 @@ type gitAsker struct {
 	t      testing.TB
 }
 
-func (a gitAsker) Heads(ctx context.Context, r *config.Repository) (map[string]string, error) {
+func (a gitAsker) Lane(r *config.Repository) Lane { return Lane{Key: r.Monitor.Remote.Origin()} }
+
+func (a gitAsker) Heads(ctx context.Context, asks []Ask, answers []Answer) {
+	for i := range asks {
+		answers[i].Heads, answers[i].Err = a.heads(ctx, asks[i].Repository)
+	}
+}
+
+func (a gitAsker) heads(ctx context.Context, r *config.Repository) (map[string]string, error) {
 	const heads = "refs/heads/"
 	var prefixes []string
 	for _, p := range r.Monitor.Branches {

@@ -15,84 +15,103 @@ import (
 )
 
 // describe asks who made the commits to which branches have moved, and why. It is a kindness to people: what cannot be
-// learnt in a few seconds, or would be too many questions, is left out. It returns when every question has ended; with a
-// fault where the host asked to be left alone, as that is to be heard.
-func (m *Monitor) describe(ctx context.Context, q question, moves []move) *sentry.Fault {
+// learnt in a few seconds, or would be too many questions, is left out, and so is all where the other side asked to be left
+// alone. It returns when every question has ended; where that was heard in one of them, it is a lesson.
+func (m *Monitor) describe(ctx context.Context, q *question) {
+	if f := q.lesson.fault; f != nil && gravity(f) >= gravity(&sentry.Fault{RetryAfter: 1}) {
+		return
+	}
 	limited, cancel := context.WithTimeout(ctx, describeLimit)
 	defer cancel()
 	var asking sync.WaitGroup
-	faults := make([]*sentry.Fault, len(moves))
-	for i := range moves {
-		v := &moves[i]
-		if v.kind != moved || !m.revisions.Allow() {
+	var mu sync.Mutex // guards q.lesson
+	for i := range q.items {
+		if !q.ends[i].moves() {
 			continue
 		}
-		asking.Go(func() {
-			if m.describers.Acquire(limited, 1) != nil {
-				return
+		cfg := q.items[i].config
+		for k := range q.ends[i].j.moves {
+			v := &q.ends[i].j.moves[k]
+			if v.kind != moved || !m.revisions.Allow() {
+				continue
 			}
-			defer m.describers.Release(1)
-			r, err := m.options.Ask.Revision(limited, q.config, v.branch, v.to)
-			if err == nil {
-				v.revision = r
-				return
-			}
-			if f := sentry.AsFault(err); f.Kind == sentry.RateLimited {
-				faults[i] = f
-			}
-			m.options.Log.Debug("cannot tell who made a commit", logger.KeyRepository, q.config.Name, logger.KeyBranch, v.branch, logger.KeyCommit, v.to, logger.KeyError, err)
-		})
-	}
-	asking.Wait()
-	for _, f := range faults {
-		if f != nil {
-			return f
+			asking.Go(func() {
+				if m.describers.Acquire(limited, 1) != nil {
+					return
+				}
+				defer m.describers.Release(1)
+				r, err := m.options.Ask.Revision(limited, cfg, v.branch, v.to)
+				if err == nil {
+					v.revision = r
+					return
+				}
+				if f := sentry.AsFault(err); f.Kind == sentry.RateLimited {
+					mu.Lock()
+					q.lesson.add(f)
+					mu.Unlock()
+				}
+				m.options.Log.Debug("cannot tell who made a commit", logger.KeyRepository, cfg.Name, logger.KeyBranch, v.branch, logger.KeyCommit, v.to, logger.KeyError, err)
+			})
 		}
 	}
-	return nil
+	asking.Wait()
 }
 
-// record has the moves recorded, in one transaction. The host is free for other questions meanwhile. left is what remains
-// in doubt if that fails, and fault what the host said beside its answer.
+// report has the moves of a question recorded, in one transaction. The lane is free for other questions meanwhile.
 //
 // Killed before the transaction ends, or told that it failed: the heads are read again, and the next answer brings what
 // was not recorded. After it: the rollouts are queued, and nothing is owed.
-func (m *Monitor) record(ctx context.Context, q question, left doubts, j *judgement, fault *sentry.Fault) {
+func (m *Monitor) report(ctx context.Context, q *question) {
+	m.describe(ctx, q)
 	err := m.recorders.Acquire(ctx, 1)
 	if err == nil {
 		defer m.recorders.Release(1)
 	}
 	m.mu.Lock()
-	m.release(q, fault, m.now())
+	m.release(q, m.now())
 	if len(m.ready) > 0 {
 		nudge(m.wake)
 	}
-	r := q.repository
-	r.phase = recording
-	gone, cfg, group := r.gone, r.config, r.group // as they are now: Update waits for us from here on
+	var all []store.Observation
+	for i := range q.items {
+		if !q.ends[i].moves() {
+			continue
+		}
+		r := q.items[i].repository
+		r.phase = recording
+		if !r.gone { // it, and its group, are as they are now: Update waits for us from here on
+			all = append(all, observations(r.config, r.group, q.ends[i].j.moves)...)
+		}
+	}
 	m.mu.Unlock()
 
 	var outcomes []store.Outcome
-	if err == nil && !gone {
-		outcomes, err = m.options.Store.RecordChanges(ctx, observations(cfg, group, j.moves))
+	if err == nil && len(all) > 0 {
+		outcomes, err = m.options.Store.RecordChanges(ctx, all)
 	}
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
-	if err != nil {
-		r.loaded, r.judged = false, false // it may have happened all the same: the store is asked where the heads are
-		r.doubt(left)
+	for i := range q.items {
+		r, e := q.items[i].repository, &q.ends[i]
+		if !e.moves() {
+			continue
+		}
+		if err != nil {
+			r.loaded, r.judged = false, false // it may have happened all the same: the store is asked where the heads are
+			r.doubt(e.left)
+		}
+		switch {
+		case err != nil && ctx.Err() != nil:
+			m.rest(r, forever, ctx.Err())
+		case err != nil:
+			m.fail(r, unrecorded, fmt.Errorf("cannot record what moved: %w", err), now)
+		default:
+			m.accept(r, e.j, now)
+		}
 	}
-	switch {
-	case err != nil && ctx.Err() != nil:
-		m.rest(r, forever, ctx.Err())
-	case err != nil:
-		m.fail(r, unrecorded, fmt.Errorf("cannot record what moved: %w", err), now)
-	default:
-		m.accept(r, j, now)
-		m.log(outcomes)
-	}
+	m.log(outcomes)
 }
 
 func observations(cfg *config.Repository, group *config.Group, moves []move) []store.Observation {

@@ -15,9 +15,9 @@ type phase uint8
 const (
 	resting   phase = iota // nothing is planned: the monitor does not run, or not for this repository
 	scheduled              // its alarm is set
-	waiting                // it is due, and in the queue of its host
-	asking                 // a goroutine asks it, and holds a place of its host
-	recording              // a goroutine has what moved recorded; its host is free again
+	waiting                // it is due, and in a queue of its lane
+	asking                 // a goroutine asks it, and holds a place of its lane
+	recording              // a goroutine has what moved recorded; its lane is free again
 )
 
 // head is what the monitor keeps of a watch: 56 bytes and the name, where names that are equal share their bytes.
@@ -32,11 +32,10 @@ type head struct {
 // slice and the map are replaced, never changed: a snapshot may keep them.
 type repository struct {
 	alarm alarm
-	next  *repository // in the queue of its host
 
 	config *config.Repository
 	group  *config.Group
-	host   *host
+	lane   *lane
 
 	// what is known
 	heads  []head        // by branch
@@ -58,7 +57,7 @@ type repository struct {
 	polls    uint8         // questions answered since then, up to cold
 
 	phase   phase
-	seat    int  // in Monitor.out, while it is asked
+	fresh   bool // the next question must ask it for itself
 	hinted  bool // a hint came while it was asked: once more
 	spread  bool // it is one of many new ones: its second question is drawn from the whole interval
 	gone    bool // replaced or removed: what its last question brings is thrown away
@@ -86,6 +85,14 @@ func newRepository(c *config.Repository, g *config.Group) *repository {
 // interval is the one configured, never below a millisecond: a monitor that spins helps nobody.
 func (r *repository) interval() time.Duration {
 	return max(time.Millisecond, r.config.Monitor.Interval)
+}
+
+// full reports whether the repository itself is to be asked, and not what tells of many: after a hint, in doubt, when there
+// is nothing that could have stayed the same, and when there was something wrong with it. Where an answer for many tells
+// where their branches are, it is good enough to begin with: else the start would be one question for each.
+func (r *repository) full() bool {
+	return r.fresh || r.since != never || r.trouble != nil && r.trouble.kind != sentry.RateLimited ||
+		!r.judged && (r.lane.sweep || r.answered != never)
 }
 
 func byBranch(a, b head) int { return strings.Compare(a.branch, b.branch) }

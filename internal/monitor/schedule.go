@@ -10,7 +10,8 @@ import (
 //	what                             the wait until the next question          bounds
 //	first question, few new          none                                      at most 64 new at once
 //	first question, many new         u × min(I, 10 s)                          0 … 10 s
-//	second question of these         I × (0.1 + 0.9 u)                         I/10 … I, so that they do not stay in step
+//	second question of these         I × (0.1 + 0.9 u)                         I/10 … I, so that they do not stay in step;
+//	                                                                           as usual where one question covers them
 //	as usual                         I ± 10 %
 //	n-th question after a change     I/4 × 1.25ⁿ ± 10 %                        1 s … I, or I where I < 1 s
 //	quiet for d days, d ≥ 1          I × d ± 10 %                              0.9 I … 2 I
@@ -18,25 +19,26 @@ import (
 //	n-th failure in a row            f + u × I/4 × 2ⁿ⁻¹                        f … 1.5 I, with f = min(1 s, I/4)
 //	credentials refused              as after a failure                        at least 1 min, hints included
 //	a hint                           none                                      250 ms after the last question began
-//	the host says Retry-After        what it says                              1 s … 1 h
+//	one says Retry-After             what it says                              1 s … 1 h, for all of the lane
 //	… and does not say how long      1 min × 2ⁿ⁻¹ for the n-th in a row        1 min … 15 min
-//	the host's breaker is open       the shortest I of its repositories        1 s … 30 s, then one question at a time
-//	going on after a host's pause    u × min(I, 250 ms × its repositories)     0 … I: no stampede
+//	the lane's breaker is open       the shortest I of its repositories        1 s … 30 s, then one question at a time
+//	going on after a lane's pause    u × min(I, 250 ms × its repositories)     0 … I: no stampede
+//	there is room in a batch         what is due next in its lane comes along  up to I/4 early; all of it in a sweep
 //
-// Nothing waits longer than 2 I, the pauses of a host aside: so a head that is quiet is known within two intervals.
+// Nothing waits longer than 2 I, the pauses of a lane aside: so a head that is quiet is known within two intervals.
 const (
 	few        = 64 // new repositories that are asked at once
 	startSpan  = 10 * time.Second
 	hotFloor   = time.Second
 	refusedGap = time.Minute
 	hintGap    = 250 * time.Millisecond
-	hostGap    = 250 * time.Millisecond
+	pauseGap   = 250 * time.Millisecond
 
 	quietAfter = 24 * time.Hour
 
 	patienceFloor = time.Second
 	patienceCap   = time.Hour
-	unsaidFloor   = time.Minute // where the host does not say how long
+	unsaidFloor   = time.Minute // where it does not say how long
 	unsaidCap     = 15 * time.Minute
 
 	openFloor = time.Second
@@ -99,8 +101,11 @@ func retry(interval time.Duration, n int, u float64) time.Duration {
 	return floor + time.Duration(u*float64(ceiling))
 }
 
-// patience is how long a host is left alone that asked for it: said is what it told, 0 where it told nothing, n how
-// often it has asked in a row. A host that says "until the year 9999", or a moment in the past, is asked again all the
+// ahead is how much earlier than planned a repository may be asked along with others.
+func ahead(interval time.Duration) time.Duration { return interval / 4 }
+
+// patience is how long a lane is left alone that asked for it: said is what it told, 0 where it told nothing, n how
+// often it has asked in a row. One that says "until the year 9999", or a moment in the past, is asked again all the
 // same, and not at once.
 func patience(said time.Duration, n int) time.Duration {
 	if said > 0 {
@@ -109,17 +114,17 @@ func patience(said time.Duration, n int) time.Duration {
 	return min(unsaidCap, unsaidFloor<<min(n-1, 8))
 }
 
-// openFor is how long a host that does not answer is left alone: shortest is the shortest interval of its repositories.
+// openFor is how long a lane that does not answer is left alone: shortest is the shortest interval of its repositories.
 func openFor(shortest time.Duration) time.Duration { return min(openCap, max(openFloor, shortest)) }
 
-// afterPause spreads the repositories of a host over some time after a pause of it.
+// afterPause spreads the repositories of a lane over some time after a pause of it.
 func afterPause(interval time.Duration, members int, u float64) time.Duration {
-	return time.Duration(u * float64(min(interval, time.Duration(members)*hostGap)))
+	return time.Duration(u * float64(min(interval, time.Duration(members)*pauseGap)))
 }
 
 // fineness says what part of a wait a moment may be off by. Waking up is what an idle monitor mostly pays for: with 128 in
 // place of 32 it takes 1.6 times the processor time to ask 10,000 repositories once a minute. It may not be much below: a
-// wait is to stay what the table says, and a host should not get all its questions at once.
+// wait is to stay what the table says, and a server should not get all its questions at once.
 const fineness = 32
 
 // grid is what moments are rounded to, so that many repositories share one waking: a power of two of nanoseconds, so that

@@ -10,7 +10,7 @@ import (
 )
 
 // Update makes cfg what is watched, in one step. Repositories that are new are due now, and so are those whose address,
-// branches, group or access have changed; all others keep their schedule and what is known of them. When it returns,
+// branches, group, lane or access have changed; all others keep their schedule and what is known of them. When it returns,
 // nothing is recorded any more that was asked or grouped by the former configuration: for that it waits until the
 // recordings that have begun are over.
 //
@@ -33,8 +33,8 @@ func (m *Monitor) Update(cfg *config.Config) {
 	var due []*repository
 	for i := range cfg.Repositories {
 		c := &cfg.Repositories[i]
-		r := former[c.Name]
-		if r != nil && sameWatches(r.config, c) {
+		r, to := former[c.Name], m.options.Ask.Lane(c)
+		if r != nil && sameWatches(r.config, c) && r.lane.key == to.Key {
 			m.keepOn(r, c, groups[c.Group], now)
 			delete(former, c.Name)
 		} else {
@@ -44,13 +44,14 @@ func (m *Monitor) Update(cfg *config.Config) {
 			}
 			due = append(due, r)
 		}
+		r.lane = m.lane(to)
 		m.repositories[c.Name] = r
 		m.order = append(m.order, r)
 	}
 	for _, r := range former {
 		m.drop(r)
 	}
-	m.settleHosts()
+	m.settleLanes()
 	if m.running {
 		m.plan(due, now)
 	}
@@ -111,42 +112,43 @@ func (r *repository) inherit(old *repository) {
 
 // drop forgets a repository. A question that is out is let go on; its answer is thrown away.
 func (m *Monitor) drop(r *repository) {
-	m.alarms.clear(&r.alarm)
+	r.alarm.leave()
 	r.gone = true
-	if r.phase == waiting {
-		r.host.waiting--
-	}
 	if r.phase != asking && r.phase != recording {
 		m.rest(r, forever, errReplaced)
 	}
 }
 
-// settleHosts gives every repository its host, and the hosts their breakers; hosts that nobody needs are forgotten.
-func (m *Monitor) settleHosts() {
-	for _, h := range m.hosts {
-		h.members = 0
+// lane gives the lane that the asker means.
+func (m *Monitor) lane(now Lane) *lane {
+	l := m.lanes[now.Key]
+	if l == nil {
+		l = newLane(now.Key)
+		m.lanes[now.Key] = l
 	}
-	shortest := map[*host]time.Duration{}
+	l.are(now)
+	return l
+}
+
+// settleLanes gives the lanes their breakers; those that nobody needs are forgotten.
+func (m *Monitor) settleLanes() {
+	for _, l := range m.lanes {
+		l.members = 0
+	}
+	shortest := map[*lane]time.Duration{}
 	for _, r := range m.order {
-		if r.host == nil {
-			origin := r.config.Monitor.Remote.Origin()
-			h := m.hosts[origin]
-			if h == nil {
-				h = &host{origin: origin}
-				m.hosts[origin] = h
-			}
-			r.host = h
-		}
-		r.host.members++
-		if s, ok := shortest[r.host]; !ok || r.interval() < s {
-			shortest[r.host] = r.interval()
+		r.lane.members++
+		if s, ok := shortest[r.lane]; !ok || r.interval() < s {
+			shortest[r.lane] = r.interval()
 		}
 	}
-	for origin, h := range m.hosts {
-		if h.members > 0 {
-			h.setOpenFor(openFor(shortest[h]), m.options.Failures)
-		} else if h.active == 0 {
-			delete(m.hosts, origin)
+	for key, l := range m.lanes {
+		switch {
+		case l.members > 0:
+			l.setOpenFor(openFor(shortest[l]), m.options.Failures)
+		case l.active == 0:
+			l.wake.leave()
+			delete(m.lanes, key)
 		}
 	}
 }

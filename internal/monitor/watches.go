@@ -33,9 +33,9 @@ const (
 	AnswerNotAsked = "not asked yet"
 )
 
-// HostState is what a person may know of a host.
+// HostState is what a person may know of a lane.
 type HostState struct {
-	Host    string    `json:"host"`              // scheme, name and port
+	Host    string    `json:"host"`              // scheme, name and port; and which account, where several are used there
 	Breaker string    `json:"breaker"`           // closed, half-open or open
 	Waiting int       `json:"waiting"`           // repositories that are due and not asked yet
 	Active  int       `json:"active"`            // questions that are out
@@ -97,8 +97,8 @@ func (r *repository) view() view {
 		config: r.config, heads: r.heads, doubts: r.doubts, trouble: r.trouble, failures: r.failures,
 		asked: r.asked, answered: r.answered, next: never,
 	}
-	if h := r.host; v.trouble == nil && h.silent {
-		v.trouble = &trouble{sentry.Transient, h.origin + " is left alone: " + h.reason}
+	if l := r.lane; v.trouble == nil && l.silent {
+		v.trouble = &trouble{sentry.Transient, l.key + " is left alone: " + l.reason}
 	}
 	switch r.phase {
 	case scheduled, waiting: // while it waits, the alarm has rung
@@ -165,19 +165,19 @@ func (v *view) matched(p sentry.Pattern) bool {
 	return slices.ContainsFunc(v.heads, func(h head) bool { return p.Match(h.branch) })
 }
 
-// Hosts gives the state of every host, by name.
+// Hosts gives the state of every lane, by name.
 func (m *Monitor) Hosts() []HostState {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	display, now := m.display(), m.now()
-	out := make([]HostState, 0, len(m.hosts))
-	for _, h := range m.hosts {
-		s := HostState{Host: h.origin, Breaker: gobreaker.StateClosed.String(), Waiting: h.waiting, Active: h.active}
-		if h.breaker != nil {
-			s.Breaker = h.breaker.State().String()
+	out := make([]HostState, 0, len(m.lanes))
+	for _, l := range m.lanes {
+		s := HostState{Host: l.key, Breaker: gobreaker.StateClosed.String(), Waiting: l.waiting(), Active: l.active}
+		if l.breaker != nil {
+			s.Breaker = l.breaker.State().String()
 		}
-		if h.quiet > now {
-			s.RetryAt, s.Reason = display(h.quiet), h.reason
+		if l.quiet > now {
+			s.RetryAt, s.Reason = display(l.quiet), l.reason
 		}
 		out = append(out, s)
 	}
