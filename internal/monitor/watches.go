@@ -15,7 +15,7 @@ import (
 type WatchState struct {
 	sentry.Watch               // the branch, or a pattern that no branch matches
 	Commit       string        `json:"commit,omitempty"`
-	Answer       string        `json:"answer"` // Answered…, or "failing: " and why
+	Answer       string        `json:"answer"` // Answer…, AnswerFailing and why
 	Doubt        string        `json:"doubt,omitempty"`
 	LastAsked    time.Time     `json:"last_asked,omitzero"`
 	LastAnswered time.Time     `json:"last_answered,omitzero"`
@@ -24,13 +24,14 @@ type WatchState struct {
 	Failures     int           `json:"failures"` // in a row
 }
 
-// What WatchState.Answer says, beside "failing: " and why.
+// What WatchState.Answer says.
 const (
 	AnswerOK       = "ok"
 	AnswerDeleted  = "deleted"
 	AnswerNoBranch = "no such branch"
 	AnswerNoMatch  = "no branch matches"
 	AnswerNotAsked = "not asked yet"
+	AnswerFailing  = "failing: " // and why
 )
 
 // HostState is what a person may know of a lane.
@@ -119,7 +120,7 @@ func (v *view) appendTo(out []WatchState, display func(time.Duration) time.Time)
 	answer := func(answer string) string {
 		switch {
 		case v.trouble != nil:
-			return "failing: " + v.trouble.reason
+			return AnswerFailing + v.trouble.reason
 		case v.answered == never:
 			return AnswerNotAsked
 		}
