@@ -32,6 +32,7 @@ var layers = map[string]int{
 	"config":       1,
 	"logger":       1,
 	"crash":        0, // tests only: it drives the program from outside
+	"endtoend":     0, // the same
 	"sentry":       0,
 }
 
