@@ -30,6 +30,10 @@ test: ## unit tests, integration with real git over HTTP, command line scripts, 
 gitea: ## a real Gitea for the tests, built once (five minutes)
 	./components/gitea/build
 
+.PHONY: test-forges
+test-forges: gitea ## everything about forges: emulators, a real Gitea, faults, webhooks, end to end; nothing is skipped
+	SENTRY_NEED_GITEA=1 $(TOOL) gotestsum --format pkgname -- $(RACE) -count 1 -timeout 40m ./internal/forge/... ./internal/server ./internal/endtoend
+
 .PHONY: test-long
 test-long: ## the scheduler's model over 100,000 sequences (about half an hour)
 	SENTRY_MODEL_SEQUENCES=100000 $(GO) test -timeout 3h -count 1 -run TestModel -v ./internal/deploy
