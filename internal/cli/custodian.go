@@ -36,6 +36,9 @@ func (nobody) Refuse(context.Context, sentry.Decision) error { return errNoDaemo
 // Reload has nothing to reload.
 func (nobody) Reload(context.Context) error { return errNoDaemon("read it") }
 
+// Hint reaches nobody.
+func (nobody) Hint(string) {}
+
 // Watches are not known: nobody asks.
 func (nobody) Watches() []monitor.WatchState { return nil }
 

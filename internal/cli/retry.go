@@ -43,11 +43,11 @@ func (a *app) retry(ctx context.Context, id string, failed bool, w waiting) erro
 	}
 	if c.remote {
 		defer c.Close()
-		var queued server.List[server.Queued]
-		if err := c.post(ctx, rolloutPath(id, "retry"), server.RetryRequest{Failed: failed, By: a.person()}, &queued); err != nil {
+		queued, err := a.ask(ctx, c, rolloutPath(id, "retry"), server.RetryRequest{Failed: failed, By: a.person(), Look: true})
+		if err != nil {
 			return err
 		}
-		return a.await(ctx, c, queued.Items, w)
+		return a.await(ctx, c, queued, w)
 	}
 	var old sentry.Rollout
 	if err := errors.Join(c.get(ctx, rolloutPath(id), nil, &old), c.Close()); err != nil {

@@ -53,7 +53,8 @@ func newTrigger(a *app) *cobra.Command {
 		Use:   "trigger [GROUP or REPOSITORY …]",
 		Short: "Roll out now, and wait for the verdict",
 		Long: `Roll out groups or single repositories now; without a name, every group. Where a daemon runs it does the work and this
-command waits; else this command does the work itself: it asks the repositories for their heads once, rolls out, and ends.
+command waits; else this command does the work itself, and ends. Either way the repositories are asked for their newest
+commits first; a daemon gives them 3 seconds, and takes those that it knows of the rest.
 
 An interrupt while the daemon works only ends the waiting. Where this command works itself, it cancels the rollout.
 --timeout does the same, with exit code 6.`,
@@ -85,14 +86,35 @@ func (a *app) trigger(ctx context.Context, targets []string, w waiting) error {
 		})
 	}
 	defer c.Close()
-	var queued server.List[server.Queued]
 	if targets == nil {
 		targets = []string{}
 	}
-	if err := c.post(ctx, "rollouts", server.TriggerRequest{Targets: targets, By: a.person()}, &queued); err != nil {
+	queued, err := a.ask(ctx, c, "rollouts", server.TriggerRequest{Targets: targets, By: a.person(), Look: true})
+	if err != nil {
 		return err
 	}
-	return a.await(ctx, c, queued.Items, w)
+	return a.await(ctx, c, queued, w)
+}
+
+// ask asks a daemon for rollouts. The daemon asks the repositories for their heads first, so that who has just pushed
+// gets that commit; a person is told where it takes its time, and where it came to nothing.
+func (a *app) ask(ctx context.Context, c *client, path string, body any) ([]server.Queued, error) {
+	slow := time.AfterFunc(500*time.Millisecond, func() { a.note("the daemon asks for the newest commits first, for at most 3s") })
+	var result server.Triggered
+	err := c.post(ctx, path, body, &result)
+	slow.Stop()
+	if err != nil {
+		return nil, err
+	}
+	const most = 5
+	for i, u := range result.Unanswered {
+		if i == most {
+			a.note("and %d more like this", len(result.Unanswered)-most)
+			break
+		}
+		a.note("%s did not tell its newest commit (%s): the recorded one counts", u.Repository, u.Reason)
+	}
+	return result.Items, nil
 }
 
 // await waits for rollouts that a daemon carries out, and tells how they ended.
@@ -105,7 +127,10 @@ func (a *app) await(ctx context.Context, c *client, queued []server.Queued, w wa
 		return a.showQueued(queued)
 	}
 	for _, q := range queued {
-		if q.Joined {
+		switch {
+		case q.Found:
+			a.note("%s of group %s has begun already, with a commit that was found just now", q.ID, q.Group)
+		case q.Joined:
 			a.note("%s of group %s was waiting already, and takes this with it", q.ID, q.Group)
 		}
 	}
@@ -151,7 +176,10 @@ func (a *app) showQueued(queued []server.Queued) error {
 	t := table{columns: []column{{title: "ID"}, {title: "GROUP"}, {title: "NOW"}}}
 	for _, q := range queued {
 		state := "queued"
-		if q.Joined {
+		switch {
+		case q.Found:
+			state = "begun with a commit that was found just now"
+		case q.Joined:
 			state = "joined one that waited"
 		}
 		t.add(cell{q.ID, bold}, text(q.Group), text(state))

@@ -39,7 +39,7 @@ func (h *handler) trigger(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return h.queue(w, r, requests...)
+	return h.queue(w, r, cfg, body.Look, requests...)
 }
 
 func (h *handler) retry(w http.ResponseWriter, r *http.Request) error {
@@ -59,11 +59,11 @@ func (h *handler) retry(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return h.queue(w, r, request)
+	return h.queue(w, r, cfg, body.Look, request)
 }
 
 // queue hands requests on. A paused group refuses them all: half of what was asked for would surprise.
-func (h *handler) queue(w http.ResponseWriter, r *http.Request, requests ...store.Request) error {
+func (h *handler) queue(w http.ResponseWriter, r *http.Request, cfg *config.Config, look bool, requests ...store.Request) error {
 	control, err := h.control()
 	if err != nil {
 		return err
@@ -84,11 +84,18 @@ func (h *handler) queue(w http.ResponseWriter, r *http.Request, requests ...stor
 		}
 		return refused
 	}
-	queued, err := control.Trigger(r.Context(), requests...)
+	if !look {
+		queued, err := control.Trigger(r.Context(), requests...)
+		if err != nil {
+			return err
+		}
+		return answer(w, http.StatusAccepted, Triggered{Items: queued})
+	}
+	result, err := h.lookAndQueue(r.Context(), control, cfg, requests)
 	if err != nil {
 		return err
 	}
-	return answer(w, http.StatusAccepted, List[Queued]{queued})
+	return answer(w, http.StatusAccepted, result)
 }
 
 // Refusal says why requests cannot be taken: one of their groups is paused. nil where none is.

@@ -117,6 +117,21 @@ type Queued struct {
 	ID     string `json:"id"`
 	Group  string `json:"group"`
 	Joined bool   `json:"joined"` // it waited already, and what was asked for was added to it
+	// Found tells that looking first has found something that moved: this rollout of it is what was asked for.
+	Found bool `json:"found,omitempty"`
+}
+
+// Triggered is what became of a wish for rollouts.
+type Triggered struct {
+	Items []Queued `json:"items"`
+	// Unanswered are the repositories of which the recorded heads are rolled out, because looking first came to nothing.
+	Unanswered []Unanswered `json:"unanswered,omitempty"`
+}
+
+// Unanswered is a repository that was to tell its heads, and why it did not.
+type Unanswered struct {
+	Repository string `json:"repository"`
+	Reason     string `json:"reason"`
 }
 
 // Story says why things are as they are.
@@ -136,6 +151,7 @@ type About struct {
 type TriggerRequest struct {
 	Targets []string `json:"targets"` // groups and repositories; none means every group
 	By      string   `json:"by"`
+	Look    bool     `json:"look"` // ask the repositories for their heads first, for at most 3 seconds
 }
 
 // CancelRequest asks for the end of a rollout.
@@ -148,6 +164,7 @@ type CancelRequest struct {
 type RetryRequest struct {
 	Failed bool   `json:"failed"` // only the deployments that did not succeed
 	By     string `json:"by"`
+	Look   bool   `json:"look"` // ask the repositories for their heads first, for at most 3 seconds
 }
 
 // PauseRequest pauses a group.

@@ -39,6 +39,8 @@ type Control interface {
 	Refuse(ctx context.Context, d sentry.Decision) error
 	// Reload reads the configuration again. config.Problems is the error where the file is wrong.
 	Reload(ctx context.Context) error
+	// Hint makes a repository due now, as far as nothing forbids that, and does not wait.
+	Hint(repository string)
 	Watches() []monitor.WatchState
 	Hosts() []monitor.HostState
 	// Info describes the daemon; nil where it is not one that goes on running.

@@ -41,6 +41,8 @@ type owner struct {
 	watches []monitor.WatchState
 	hosts   []monitor.HostState
 	reload  error
+	hint    func(repository string)
+	asked   func() // when somebody looks at the watches
 }
 
 func (o *owner) Trigger(ctx context.Context, requests ...store.Request) (queued []Queued, err error) {
@@ -49,14 +51,26 @@ func (o *owner) Trigger(ctx context.Context, requests ...store.Request) (queued 
 		if err != nil {
 			return nil, err
 		}
-		queued = append(queued, Queued{id, r.Group, joined})
+		queued = append(queued, Queued{ID: id, Group: r.Group, Joined: joined})
 	}
 	return queued, nil
 }
 
 func (o *owner) Refuse(ctx context.Context, d sentry.Decision) error { return o.Decide(ctx, d) }
 func (o *owner) Reload(context.Context) error                        { return o.reload }
-func (o *owner) Watches() []monitor.WatchState                       { return o.watches }
+func (o *owner) Watches() []monitor.WatchState {
+	if o.asked != nil {
+		o.asked()
+	}
+	return o.watches
+}
+
+func (o *owner) Hint(repository string) {
+	if o.hint != nil {
+		o.hint(repository)
+	}
+}
+
 func (o *owner) Hosts() []monitor.HostState                          { return o.hosts }
 func (o *owner) Info() *Daemon                                       { return o.info }
 
