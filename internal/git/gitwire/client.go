@@ -25,7 +25,7 @@ const (
 
 // Options of a Client; the zero value is ready for use.
 type Options struct {
-	// Transport carries the requests; nil means NewTransport. It must not follow redirects.
+	// Transport carries the requests; nil means NewTransport(nil). It must not follow redirects.
 	Transport http.RoundTripper
 	// MaxBytes bounds one answer, unpacked, in bytes.
 	MaxBytes int64
@@ -66,7 +66,7 @@ func New(o Options) *Client {
 		modern: map[server]place{}, peculiar: map[sentry.Remote]place{},
 	}
 	if c.transport == nil {
-		c.transport = NewTransport()
+		c.transport = NewTransport(nil)
 	}
 	if c.maxBytes <= 0 {
 		c.maxBytes = DefaultMaxBytes

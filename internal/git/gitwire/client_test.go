@@ -272,7 +272,7 @@ func TestConnectionsAreKeptAndReplaced(t *testing.T) {
 		mu.Unlock()
 		next.ServeHTTP(w, r)
 	})
-	transport := gitwire.NewTransport()
+	transport := gitwire.NewTransport(nil)
 	c := gitwire.New(gitwire.Options{Transport: transport})
 	for range 20 {
 		list(t, c, repo.URL, "refs/heads/main")

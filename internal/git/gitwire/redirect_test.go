@@ -88,7 +88,7 @@ func TestRedirectsOffTheOriginAreNotFollowed(t *testing.T) {
 					w.Header()["Location"] = []string{location}
 					w.WriteHeader(status)
 				})
-				watched := &spy{next: gitwire.NewTransport(), home: s.URL}
+				watched := &spy{next: gitwire.NewTransport(nil), home: s.URL}
 				f := fault(t, gitwire.New(gitwire.Options{Transport: watched}), repo.URL, a)
 				if f.Kind != sentry.Invalid && f.Kind != sentry.NotFound {
 					t.Errorf("%d to %q: %s: %v", status, location, f.Kind, f)

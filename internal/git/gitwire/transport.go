@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"math"
@@ -22,6 +23,7 @@ const (
 	connectTime    = 10 * time.Second // for the connection, and again for TLS
 	maxHeaderBytes = 64 << 10         // of an answer
 	maxInterim     = 5                // answers of status 1xx before the real one
+	maxPools       = 64               // sets of trusted certificates with sessions of their own
 )
 
 // NewTransport makes the transport for many small questions to few servers. It carries one question at a time over a
@@ -33,37 +35,101 @@ const (
 // A question that finds its kept connection closed is sent again over a new one: requests must be safe to repeat.
 // HTTP/1.1 is used because HTTP/2 takes more processor time for each question. Whoever asks bounds how many questions run
 // at once.
-func NewTransport() http.RoundTripper { return newTransport(&tls.Config{MinVersion: tls.VersionTLS12}) }
+//
+// speak tells how to speak TLS to an origin (scheme://host:port), for each new connection; nil trusts whom the system does.
+// A connection through a proxy is made as it said for the first one.
+func NewTransport(speak func(origin string) *tls.Config) http.RoundTripper {
+	if speak == nil {
+		usual := &tls.Config{MinVersion: tls.VersionTLS12}
+		speak = func(string) *tls.Config { return usual }
+	}
+	return newTransport(speak)
+}
 
-func newTransport(config *tls.Config) *transport {
-	config = config.Clone()
-	config.NextProtos = []string{"http/1.1"}
-	config.ClientSessionCache = tls.NewLRUClientSessionCache(maxIdle)
-	t := &transport{
-		proxy: http.ProxyFromEnvironment, config: config, idleTime: idleTime, idle: map[address][]*conn{},
+func newTransport(speak func(origin string) *tls.Config) *transport {
+	return &transport{
+		proxy: http.ProxyFromEnvironment, speak: speak, sessions: map[*x509.CertPool]tls.ClientSessionCache{},
+		idleTime: idleTime, idle: map[address][]*conn{}, proxied: map[string]*http.Transport{},
 		dialer: net.Dialer{Timeout: connectTime, KeepAlive: 30 * time.Second},
 	}
-	var plain http.Protocols
-	plain.SetHTTP1(true)
-	t.proxied = &http.Transport{
-		Proxy: func(r *http.Request) (*url.URL, error) { return t.proxy(r) }, DialContext: t.dialer.DialContext, TLSClientConfig: config.Clone(), TLSHandshakeTimeout: connectTime,
-		Protocols: &plain, DisableCompression: true, MaxIdleConns: maxIdle, MaxIdleConnsPerHost: maxIdleOfOne, IdleConnTimeout: idleTime,
-		MaxResponseHeaderBytes: maxHeaderBytes,
-	}
-	return t
 }
 
 type transport struct {
 	proxy    func(*http.Request) (*url.URL, error)
-	proxied  *http.Transport
 	dialer   net.Dialer
-	config   *tls.Config
+	speak    func(origin string) *tls.Config
 	idleTime time.Duration
 
-	mu    sync.Mutex // owns what follows
-	idle  map[address][]*conn
-	kept  int // connections in idle
-	sweep *time.Timer
+	mu      sync.Mutex // owns what follows
+	idle    map[address][]*conn
+	kept    int // connections in idle
+	sweep   *time.Timer
+	proxied map[string]*http.Transport // by origin
+
+	sessions map[*x509.CertPool]tls.ClientSessionCache // by who is trusted, nil for the system's
+}
+
+// config is how to speak TLS to a host.
+func (t *transport) config(u *url.URL) *tls.Config {
+	c := t.speak("https://" + net.JoinHostPort(u.Hostname(), port(u))).Clone()
+	c.ServerName, c.NextProtos = u.Hostname(), []string{"http/1.1"}
+	if c.Certificates == nil && c.GetClientCertificate == nil { // who we are is the same in all sessions, then
+		c.ClientSessionCache = t.sessionsOf(c.RootCAs)
+	}
+	return c
+}
+
+// sessionsOf gives the sessions that began while the same were trusted.
+func (t *transport) sessionsOf(trusted *x509.CertPool) tls.ClientSessionCache {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	cache := t.sessions[trusted]
+	if cache == nil {
+		if len(t.sessions) >= maxPools {
+			clear(t.sessions)
+		}
+		cache = tls.NewLRUClientSessionCache(maxIdle)
+		t.sessions[trusted] = cache
+	}
+	return cache
+}
+
+func port(u *url.URL) string {
+	switch p := u.Port(); {
+	case p != "":
+		return p
+	case u.Scheme == "https":
+		return "443"
+	}
+	return "80"
+}
+
+// byProxy gives what carries questions to an address through a proxy.
+func (t *transport) byProxy(u *url.URL) *http.Transport {
+	origin := u.Scheme + "://" + u.Host
+	t.mu.Lock()
+	over := t.proxied[origin]
+	t.mu.Unlock()
+	if over != nil {
+		return over
+	}
+	var plain http.Protocols
+	plain.SetHTTP1(true)
+	config := t.config(u)
+	config.ServerName = "" // that of a proxy may be another one
+	over = &http.Transport{
+		Proxy: func(r *http.Request) (*url.URL, error) { return t.proxy(r) }, DialContext: t.dialer.DialContext,
+		TLSClientConfig: config, TLSHandshakeTimeout: connectTime,
+		Protocols: &plain, DisableCompression: true, MaxIdleConns: maxIdle, MaxIdleConnsPerHost: maxIdleOfOne, IdleConnTimeout: idleTime,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if first := t.proxied[origin]; first != nil {
+		return first
+	}
+	t.proxied[origin] = over
+	return over
 }
 
 // address is a server: connections to it serve all its repositories.
@@ -75,7 +141,7 @@ type address struct {
 // RoundTrip sends a request and gives the answer, whose body must be closed.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if proxy, err := t.proxy(r); proxy != nil || err != nil {
-		return t.proxied.RoundTrip(r)
+		return t.byProxy(r.URL).RoundTrip(r)
 	}
 	to := address{r.URL.Scheme == "https", r.URL.Host}
 	if c := t.take(to); c != nil {
@@ -222,11 +288,7 @@ func endOf(ctx context.Context, err error) error {
 
 // dial makes a connection.
 func (t *transport) dial(ctx context.Context, to address, u *url.URL) (*conn, error) {
-	port := u.Port()
-	if port == "" {
-		port = map[bool]string{false: "80", true: "443"}[to.secure]
-	}
-	raw, err := t.dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	raw, err := t.dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port(u)))
 	if err != nil {
 		return nil, err
 	}
@@ -236,9 +298,7 @@ func (t *transport) dial(ctx context.Context, to address, u *url.URL) (*conn, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	config := t.config.Clone()
-	config.ServerName = u.Hostname()
-	secure := tls.Client(raw, config)
+	secure := tls.Client(raw, t.config(u))
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, err

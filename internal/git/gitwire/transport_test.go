@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	neturl "net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -82,9 +83,14 @@ func scripted(t *testing.T, answer func(c, n int, r *http.Request) (string, bool
 
 func newTestTransport(t *testing.T) *transport {
 	t.Helper()
-	over := newTransport(&tls.Config{})
+	over := newTransport(speak(&tls.Config{}))
 	t.Cleanup(over.closeAll)
 	return over
+}
+
+// speak gives every host the same configuration.
+func speak(config *tls.Config) func(string) *tls.Config {
+	return func(string) *tls.Config { return config }
 }
 
 // closeAll closes all idle connections.
@@ -321,7 +327,7 @@ func TestTLS(t *testing.T) {
 	defer h.Close()
 	trusted := x509.NewCertPool()
 	trusted.AddCert(h.Certificate())
-	over := newTransport(&tls.Config{RootCAs: trusted})
+	over := newTransport(speak(&tls.Config{RootCAs: trusted}))
 	defer over.closeAll()
 	for range 3 {
 		if got, err := get(t, over, h.URL, "question"); err != nil || got != "200 HTTP/1.1 resumed false" {
@@ -335,6 +341,39 @@ func TestTLS(t *testing.T) {
 	time.Sleep(20 * time.Millisecond)
 	if got, err := get(t, over, h.URL, "question"); err != nil || got != "200 HTTP/1.1 resumed true" {
 		t.Errorf("a new connection: %q %v", got, err)
+	}
+}
+
+// How to speak to a server is asked for each connection, by its origin; what was agreed with one that is trusted no longer
+// does not go on.
+func TestTLSByOrigin(t *testing.T) {
+	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "resumed %v", r.TLS.DidResume)
+	}))
+	h.Config.ErrorLog = log.New(io.Discard, "", 0)
+	h.StartTLS()
+	defer h.Close()
+	trusted := x509.NewCertPool()
+	trusted.AddCert(h.Certificate())
+	now := trusted
+	var origins []string
+	over := newTransport(func(origin string) *tls.Config {
+		origins = append(origins, origin)
+		return &tls.Config{RootCAs: now}
+	})
+	defer over.closeAll()
+	for _, c := range []struct {
+		trust *x509.CertPool
+		want  string
+	}{{trusted, "200 resumed false"}, {trusted, "200 resumed true"}, {x509.NewCertPool(), ""}, {trusted, "200 resumed true"}} {
+		now = c.trust
+		if got, err := get(t, over, h.URL, "question"); got != c.want || (err != nil) != (c.want == "") {
+			t.Errorf("%q, %v, want %q", got, err, c.want)
+		}
+		over.closeAll()
+	}
+	if want := slices.Repeat([]string{h.URL}, 4); !slices.Equal(origins, want) {
+		t.Errorf("asked how to speak to %q", origins)
 	}
 }
 
@@ -357,7 +396,7 @@ func TestWrongCertificates(t *testing.T) {
 		"expired":           {&tls.Config{RootCAs: trusted, Time: func() time.Time { return h.Certificate().NotAfter.Add(time.Hour) }}, h.URL},
 		"not TLS at all":    {&tls.Config{}, "https" + strings.TrimPrefix(plainServer(t), "http")},
 	} {
-		over := newTransport(c.config)
+		over := newTransport(speak(c.config))
 		if got, err := get(t, over, c.url, "question"); err == nil {
 			t.Errorf("%s: %s", name, got)
 		}
@@ -369,7 +408,7 @@ func TestWrongCertificates(t *testing.T) {
 	old.StartTLS()
 	defer old.Close()
 	r, _ := http.NewRequest(http.MethodGet, old.URL, nil)
-	if _, err := NewTransport().RoundTrip(r); err == nil || !strings.Contains(err.Error(), "protocol version") {
+	if _, err := NewTransport(nil).RoundTrip(r); err == nil || !strings.Contains(err.Error(), "protocol version") {
 		t.Errorf("TLS 1.1: %v", err)
 	}
 	if n := asked.Load(); n != 0 {
