@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
@@ -132,23 +134,35 @@ func syntaxFault(data []byte, err error) *fault {
 	switch {
 	case indentedByTab(data, mark.Line):
 		f.hint = "indent with spaces: YAML allows no tabs there"
+	case strings.Contains(at.Message, "expected ',' or") && bareVariable.Match(lineOf(data, mark.Line)):
+		f.hint = `between { } or [ ] a variable needs quotes, as in {token: "${TOKEN}"}: YAML takes its { for another mapping`
 	case at.ContextMark.Line > 0 && at.ContextMark.Line != mark.Line:
 		f.hint = fmt.Sprintf("it belongs to what begins on line %d", at.ContextMark.Line)
 	}
 	return f
 }
 
+// bareVariable finds a variable without quotes where a value begins.
+var bareVariable = regexp.MustCompile(`(?:^|[:,\[{])\s*\$\{`)
+
 // indentedByTab reports whether a tab is among the white space that line, from 1, begins with.
 func indentedByTab(data []byte, line int) bool {
+	text := lineOf(data, line)
+	indent := text[:len(text)-len(bytes.TrimLeft(text, " \t"))]
+	return bytes.IndexByte(indent, '\t') >= 0
+}
+
+// lineOf gives a line, from 1; nothing where there is none.
+func lineOf(data []byte, line int) []byte {
 	for range line - 1 {
 		_, after, ok := bytes.Cut(data, []byte("\n"))
 		if !ok {
-			return false
+			return nil
 		}
 		data = after
 	}
-	indent := data[:len(data)-len(bytes.TrimLeft(data, " \t"))]
-	return bytes.IndexByte(indent, '\t') >= 0
+	text, _, _ := bytes.Cut(data, []byte("\n"))
+	return text
 }
 
 // surveyor walks the tree once and counts. A subtree that has an anchor is walked once too: each alias to it adds its
