@@ -71,8 +71,8 @@ func (o *owner) Hint(repository string) {
 	}
 }
 
-func (o *owner) Hosts() []monitor.HostState                          { return o.hosts }
-func (o *owner) Info() *Daemon                                       { return o.info }
+func (o *owner) Hosts() []monitor.HostState { return o.hosts }
+func (o *owner) Info() *Daemon              { return o.info }
 
 var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
