@@ -48,7 +48,8 @@ type gitlab struct {
 
 	mu       sync.Mutex // guards what follows
 	together int        // repositories that can be asked in a query
-	size     int        // of a batch
+	size     int        // of a batch, by the time that it takes
+	fits     int        // of a batch, by its complexity
 	dialect  dialect    // the newest that this GitLab understands
 	limit    int        // complexity that a query may have
 	factor   float64    // what GitLab reckons a query to be, by what is reckoned here
@@ -63,7 +64,7 @@ type gitlab struct {
 func newGitLab(a *account) *gitlab {
 	base := strings.TrimSuffix(a.base.String(), "/v4")
 	return &gitlab{
-		a: a, graphql: base + "/graphql", size: gitlabBatch, limit: gitlabAllowed, factor: 1,
+		a: a, graphql: base + "/graphql", size: gitlabBatch, fits: gitlabMost, limit: gitlabAllowed, factor: 1,
 		lone: map[*Repository]string{}, rest: map[*Repository]map[string]validated{},
 	}
 }
@@ -115,7 +116,7 @@ func (g *gitlab) lane() (batch int, sweep bool) {
 	if g.together < gitlabFew || time.Now().Before(g.refused) {
 		return 1, false
 	}
-	return g.size, false
+	return min(g.size, g.fits), false
 }
 
 // explain says how a repository is asked.
@@ -130,7 +131,7 @@ func (g *gitlab) explain(r *Repository) string {
 	case g.together < gitlabFew:
 		return "asked over the Git protocol (ls-refs), which costs no API quota: too few repositories share a token to ask them together"
 	}
-	return fmt.Sprintf("asked by GraphQL, up to %d repositories in a query, which is one API request; over the Git protocol (ls-refs) when hot, and where GraphQL shows a branch as missing", g.size)
+	return fmt.Sprintf("asked by GraphQL, up to %d repositories in a query, which is one API request; over the Git protocol (ls-refs) when hot, and where GraphQL shows a branch as missing", min(g.size, g.fits))
 }
 
 // many asks about several repositories in as few queries as their complexity allows.
@@ -228,8 +229,13 @@ func (g *gitlab) ask(ctx context.Context, q *query) (*queryReply, error) {
 	switch {
 	case r.took > gitlabSlow:
 		g.size = max(gitlabLeast, min(g.size, q.repositories)/2)
-	case r.took < gitlabQuick && q.repositories >= g.size:
+	case r.took < gitlabQuick && q.repositories >= min(g.size, g.fits):
 		g.size = min(gitlabMost, g.size*2)
+	}
+	if q.full {
+		g.fits = max(1, q.repositories)
+	} else if q.repositories >= g.fits {
+		g.fits = min(gitlabMost, g.fits*2)
 	}
 	return &out, nil
 }

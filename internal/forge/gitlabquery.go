@@ -27,6 +27,7 @@ type query struct {
 	dialect      dialect
 	complexity   int // as reckoned here
 	repositories int
+	full         bool // others were left out for their complexity, or length
 	groups       []*queryGroup
 }
 
@@ -90,6 +91,7 @@ func (g *gitlab) compose(repositories []*Repository, open []int) (q *query, rest
 		if q.repositories > 0 && (q.repositories == most || full) || twice {
 			group.members = group.members[:len(group.members)-1]
 			rest = append(rest, i)
+			q.full = q.full || full
 			continue
 		}
 		if len(group.members) == 1 {

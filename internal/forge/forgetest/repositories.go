@@ -32,6 +32,7 @@ type repository struct {
 	branches map[string]string
 	commits  map[string]bool // all that it has, or ever had
 	updated  time.Time       // when a branch was last moved
+	moves    []time.Time     // when it was made, and then all these moments
 }
 
 func newRepositories(t testing.TB, base string) *repositories {
@@ -63,7 +64,9 @@ func (r *repositories) Repository(name string, private bool) (remote string) {
 		r.t.Fatalf("there is a repository %s", name)
 	}
 	r.made++
-	one := &repository{id: r.made, name: name, private: private, branches: map[string]string{}, commits: map[string]bool{}, updated: time.Now()}
+	one := &repository{id: r.made, name: name, private: private, branches: map[string]string{}, commits: map[string]bool{}}
+	one.updated = time.Now()
+	one.moves = []time.Time{one.updated}
 	r.all[strings.ToLower(name)] = one
 	delete(r.moved, strings.ToLower(name))
 	return r.base + "/" + name + ".git"
@@ -84,7 +87,7 @@ func (r *repositories) Push(name, branch string) (commit string) {
 	defer r.mu.Unlock()
 	one := r.must(name)
 	id := r.commit(one)
-	one.branches[branch], one.updated = id, time.Now()
+	one.move(branch, id)
 	return id
 }
 
@@ -103,7 +106,7 @@ func (r *repositories) Set(name, branch, commit string) {
 	if !one.commits[commit] {
 		r.t.Fatalf("%s never had the commit %s", name, commit)
 	}
-	one.branches[branch], one.updated = commit, time.Now()
+	one.move(branch, commit)
 }
 
 // Delete removes a branch.
@@ -112,8 +115,7 @@ func (r *repositories) Delete(name, branch string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	one := r.must(name)
-	delete(one.branches, branch)
-	one.updated = time.Now()
+	one.move(branch, "")
 }
 
 // Head is the commit of a branch, "" where there is no such branch.
@@ -152,6 +154,17 @@ func (r *repositories) look(read func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	read()
+}
+
+// move points a branch at a commit, or removes it where there is none.
+func (one *repository) move(branch, commit string) {
+	one.updated = time.Now()
+	one.moves = append(one.moves, one.updated)
+	if commit == "" {
+		delete(one.branches, branch)
+	} else {
+		one.branches[branch] = commit
+	}
 }
 
 // refs gives the branches of a repository in the order of their names, with the prefix that Git has for them.
