@@ -79,6 +79,9 @@ func (f *Forges) open(key accountKey, base *url.URL, auth Auth) *account {
 	case GitLab:
 		s := newGitLab(a)
 		a.service, r = s, s.rules()
+	case Gitea:
+		s := newGitea(a)
+		a.service, r = s, s.rules()
 	default:
 		return a
 	}
