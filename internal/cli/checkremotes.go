@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -107,7 +109,7 @@ func (q *question) ask(ctx context.Context, g *git.Git) (map[string]string, *fin
 	defer cancel()
 	heads, err := g.Heads(ctx, q.remote, deploy.GitAuth(q.auth, logger.NewMasker()), q.patterns)
 	if err != nil {
-		return nil, &finding{Status: checkFail, Message: err.Error(), Fix: mend(sentry.AsFault(err), q.auth)}
+		return nil, &finding{Status: checkFail, Message: err.Error(), Fix: mend(sentry.AsFault(err), q.remote, q.auth)}
 	}
 	return heads, nil
 }
@@ -167,7 +169,10 @@ func (u use) judge(remote sentry.Remote, heads map[string]string) finding {
 }
 
 // mend says what a person can do about a fault.
-func mend(f *sentry.Fault, auth config.Auth) string {
+func mend(f *sentry.Fault, remote sentry.Remote, auth config.Auth) string {
+	if remote.Scheme() == "file" {
+		return mendLocal(f, remote.Path())
+	}
 	switch f.Kind {
 	case sentry.Unauthorized:
 		switch {
@@ -187,4 +192,20 @@ func mend(f *sentry.Fault, auth config.Auth) string {
 		return "see whether this is the address of a Git repository"
 	}
 	return "see whether this machine reaches the server: name, proxy, firewall, certificate"
+}
+
+// mendLocal says what a person can do about a repository of this machine that does not answer.
+func mendLocal(f *sentry.Fault, path string) string {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "there is nothing at " + path + ": correct the path, or put a repository there"
+	case errors.Is(err, fs.ErrPermission):
+		return "let the user that runs Sentry read " + path
+	case err == nil && !info.IsDir():
+		return path + " is a file: name the folder of the repository"
+	case strings.Contains(f.Error(), "ownership"):
+		return "git reads only repositories of the user that runs it: give " + path + " to the one that runs Sentry"
+	}
+	return "let the path lead to a Git repository: a bare one, or a folder with .git in it"
 }
