@@ -1,7 +1,6 @@
 package server
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -10,7 +9,14 @@ import (
 )
 
 // errAnonymous is what callers are told where they cannot prove who they are.
-var errAnonymous = fmt.Errorf("%w: whoever asks here cannot prove who it is, so that only /healthz and webhooks are answered; on the machine itself `sentry` asks through a socket", ErrUnauthenticated)
+type errAnonymous struct{}
+
+func (errAnonymous) Error() string {
+	return "only /healthz and webhooks are answered here, where callers cannot prove who they are; on the machine itself `sentry` asks through a socket"
+}
+
+// Is makes it an ErrUnauthenticated.
+func (errAnonymous) Is(target error) bool { return target == ErrUnauthenticated }
 
 // Anonymous is the Options.Authorize of a listener whose callers cannot prove who they are. It admits nobody to anything
 // that needs a role, except to look at the paths in open.
@@ -19,7 +25,7 @@ func Anonymous(open ...string) func(*http.Request, Role) (Caller, error) {
 		if need == RoleRead && r.Method == http.MethodGet && slices.Contains(open, r.URL.Path) {
 			return Caller{}, nil
 		}
-		return Caller{}, errAnonymous
+		return Caller{}, errAnonymous{}
 	}
 }
 

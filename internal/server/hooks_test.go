@@ -962,9 +962,13 @@ func TestHostilePayloads(t *testing.T) {
 				t.Fatalf("unchanged: %d %s", out.Code, out.Body)
 			}
 			list := mutations()
+			parts := 0
 			whole.all("", func(path string, part *raw) {
+				parts++
+				// Among what is passed over, one place for a megabyte is like another.
+				light := racing && parts%16 != 0 && !slices.Contains(hookFields, path[strings.LastIndexByte(path, '.')+1:])
 				for _, m := range list {
-					if part == whole && m.text == "" {
+					if part == whole && m.text == "" || light && len(m.text) > 5000 {
 						continue
 					}
 					cases++
@@ -1003,6 +1007,9 @@ func TestHostilePayloads(t *testing.T) {
 		t.Errorf("%d cases, %d accepted", cases, accepted)
 	}
 }
+
+// hookFields are the last parts of the paths that are read, of any forge.
+var hookFields = []string{"", "ref", "repository", "clone_url", "html_url", "project", "git_http_url", "git_ssh_url", "web_url", "event_name"}
 
 // measured sends and tells how much was allocated meanwhile.
 func (w *hookWorld) measured(path string, header http.Header, body []byte) (*httptest.ResponseRecorder, uint64) {
