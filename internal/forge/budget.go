@@ -37,6 +37,8 @@ type rules struct {
 	// reads costs one, one that writes writePoints.
 	perMinute   map[purse]int
 	writePoints int
+	// busy is how much time the requests of a minute may take the other side, by purse; "" is for all together. 0: any.
+	busy map[purse]time.Duration
 	// betweenWrites is the time from one request that changes something to the next, writesPerHour how many there may be.
 	betweenWrites time.Duration
 	writesPerHour int
@@ -74,6 +76,7 @@ type budget struct {
 	strikes int       // pauses that were asked for in a row; above 0 one request is sent at a time
 	quiet   map[string]time.Time
 	writes  []time.Time // of the last hour
+	took    []taken     // in the last minute
 	timer   *time.Timer
 }
 
@@ -95,6 +98,13 @@ type spending struct {
 	points int
 }
 
+// taken is how long a request took.
+type taken struct {
+	at    time.Time // when it ended
+	took  time.Duration
+	purse purse
+}
+
 // waiter is a request that waits for its turn, and after it the permission for it.
 type waiter struct {
 	budget   *budget
@@ -105,7 +115,8 @@ type waiter struct {
 	deadline time.Time
 	turn     chan error // of size one
 
-	learned bool // its answer was read; guarded by budget.mu
+	since   time.Time // when its turn came; this and what follows is guarded by budget.mu
+	learned bool      // its answer was read
 	freed   bool
 }
 
@@ -253,6 +264,7 @@ func (b *budget) moment(w *waiter, ahead int, now time.Time) (at time.Time, why 
 		later(t, fmt.Sprintf("requests_per_hour: %d is used up for the moment", b.own.limit))
 	}
 	later(p.minute(b.points(w), int(minuteShare*float64(b.perMinute[w.purse])), now), "too many requests for one minute")
+	later(b.rested(w.purse, now), "the requests of the last minute took the forge too long")
 	if t, ok := b.quiet[w.path]; ok {
 		later(t, "the forge asks to be asked this less often")
 	}
@@ -281,6 +293,30 @@ func (b *budget) purse(p purse, now time.Time) *window {
 	return w
 }
 
+// rested is when the requests of the last minute no longer took too long.
+func (b *budget) rested(p purse, now time.Time) time.Time {
+	for len(b.took) > 0 && now.Sub(b.took[0].at) >= time.Minute+margin {
+		b.took = b.took[1:]
+	}
+	at := now
+	for _, of := range []purse{"", p} {
+		allowed := time.Duration(minuteShare * float64(b.busy[of]))
+		if allowed <= 0 {
+			continue
+		}
+		sum := time.Duration(0)
+		for i := len(b.took) - 1; i >= 0; i-- {
+			if one := b.took[i]; of == "" || one.purse == of {
+				if sum += one.took; sum >= allowed {
+					at = later(at, one.at.Add(time.Minute+margin))
+					break
+				}
+			}
+		}
+	}
+	return at
+}
+
 // nextWrite is when something may be changed next.
 func (b *budget) nextWrite(now time.Time) time.Time {
 	for len(b.writes) > 0 && now.Sub(b.writes[0]) >= time.Hour+margin {
@@ -307,6 +343,7 @@ func later(a, b time.Time) time.Time {
 // grant takes what a request costs.
 func (b *budget) grant(w *waiter, now time.Time) {
 	b.active++
+	w.since = now
 	p := b.purse(w.purse, now)
 	p.take(now)
 	if b.perMinute[w.purse] > 0 {
@@ -400,11 +437,15 @@ func (w *waiter) free() {
 		return
 	}
 	w.freed = true
+	now := time.Now()
 	if !w.learned { // it may have arrived, and been counted
-		b.spend(w, time.Now())
+		b.spend(w, now)
+	}
+	if len(b.busy) > 0 {
+		b.took = append(b.took, taken{now, now.Sub(w.since), w.purse})
 	}
 	b.active--
-	b.pump(time.Now())
+	b.pump(now)
 }
 
 // spend counts a request of which the answer did not tell what it cost.

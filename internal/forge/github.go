@@ -65,6 +65,7 @@ func (g *gitHub) rules() rules {
 		window:        time.Hour,
 		perMinute:     map[purse]int{corePurse: 900, graphqlPurse: 2000},
 		writePoints:   5,
+		busy:          map[purse]time.Duration{"": 90 * time.Second, graphqlPurse: 60 * time.Second},
 		betweenWrites: time.Second,
 		writesPerHour: 450, // 500 that create content
 		concurrency:   4,   // "make requests serially"; 100 is where they are refused
@@ -219,7 +220,10 @@ func (g *gitHub) ask(ctx context.Context, items []*item) error {
 	case outcome == fine:
 		g.resize(len(items), took)
 		return nil
-	case outcome == tooMuch && heavy && ctx.Err() == nil:
+	case outcome == tooMuch && heavy && !hasTime(ctx, 4*took):
+		g.shrink(len(items)) // and what is left goes over Git, which is quick
+		return err
+	case outcome == tooMuch && heavy:
 		g.shrink(len(items))
 		items = slices.DeleteFunc(slices.Clone(items), func(it *item) bool { return it.answer.answered() })
 		if len(items) == 0 {
@@ -240,7 +244,7 @@ func (g *gitHub) ask(ctx context.Context, items []*item) error {
 		return err
 	case outcome == limited:
 		if err == nil {
-			wait := g.a.budget.pauseFor(retryOf(r), "it asked for a pause: "+said.text())
+			wait := g.a.budget.exceeded(graphqlPurse, retryOf(r), "it asked for a pause: "+said.text())
 			err = &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: fmt.Errorf("%s says %q", hostOf(g.a.origin), said.text())}
 		}
 		return err
@@ -248,6 +252,12 @@ func (g *gitHub) ask(ctx context.Context, items []*item) error {
 		return g.refuse(err, &said)
 	}
 	return err
+}
+
+// hasTime reports whether something that takes so long would be done before a context ends.
+func hasTime(ctx context.Context, d time.Duration) bool {
+	end, ok := ctx.Deadline()
+	return ctx.Err() == nil && (!ok || time.Until(end) > d)
 }
 
 func retryOf(r *reply) time.Duration {

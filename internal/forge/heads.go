@@ -164,6 +164,9 @@ func (f *Forges) one(ctx context.Context, ask Ask, p *place) Answer {
 	}
 	if a.service != nil && !ask.Full {
 		if err := f.pace(r).Wait(ctx); err != nil {
+			if ctx.Err() != nil {
+				return Answer{Err: sentry.Faultf(sentry.Transient, "not asked: %w", ctx.Err()), Way: "ls-refs"}
+			}
 			return Answer{Err: &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: time.Second, Err: errors.New("not asked: too many repositories there are asked over Git at the moment")}, Way: "ls-refs"}
 		}
 	}

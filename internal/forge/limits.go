@@ -50,6 +50,21 @@ func (b *budget) pauseFor(said time.Duration, reason string) time.Duration {
 	return wait
 }
 
+// exceeded notes that an answer, which the budget has learned from already, said in its body only that it was one too
+// many. It gives how long to wait: until the purse is filled again where it is empty, otherwise as pauseFor.
+func (b *budget) exceeded(p purse, said time.Duration, reason string) time.Duration {
+	b.mu.Lock()
+	now := time.Now()
+	w := b.purse(p, now)
+	if w.limit > 0 && w.remaining == 0 {
+		defer b.mu.Unlock()
+		at, _ := w.moment(asking, 1, now)
+		return at.Sub(now)
+	}
+	b.mu.Unlock()
+	return b.pauseFor(said, reason)
+}
+
 // pause closes the budget: for as long as was said, else for a minute, and twice as long each time that this was not
 // enough. The caller holds b.mu.
 func (b *budget) pause(said time.Duration, asked bool, reason string, now time.Time) time.Duration {
@@ -115,7 +130,7 @@ func readLimits(h http.Header, now time.Time) limits {
 		}
 		l := limits{known: true, purse: purse(strings.ToLower(h.Get(family + "Resource"))), limit: limit, remaining: remaining}
 		if reset, err := strconv.ParseInt(h.Get(family+"Reset"), 10, 64); err == nil && reset > 0 {
-			if reset > 1_000_000_000 {
+			if reset > epoch {
 				reset -= theirs(h, now).Unix()
 			}
 			if reset > 0 && reset <= int64(2*maxPause/time.Second) {
@@ -126,6 +141,9 @@ func readLimits(h http.Header, now time.Time) limits {
 	}
 	return limits{}
 }
+
+// epoch tells points in time, in Unix seconds, from numbers of seconds: it is in the year 1973, and three years long.
+const epoch = 100_000_000
 
 // theirs is what the other side's clock showed.
 func theirs(h http.Header, now time.Time) time.Time {

@@ -307,7 +307,7 @@ func (g *GitHub) serveAPI(w http.ResponseWriter, r *http.Request, path string, g
 	if !a.admit(w, r) {
 		return
 	}
-	time.Sleep(g.o.Latency)
+	pass(r, g.o.Latency)
 	if graphql {
 		if g.o.NoGraphQL {
 			a.write(h)
@@ -318,6 +318,19 @@ func (g *GitHub) serveAPI(w http.ResponseWriter, r *http.Request, path string, g
 		return
 	}
 	g.serveREST(w, r, token, a, path)
+}
+
+// pass lets time pass, unless the client has gone.
+func pass(r *http.Request, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-r.Context().Done():
+	}
 }
 
 // describe puts into an answer what it tells of the token: scopes of a classic one (apps/oauth-apps/building-oauth-apps/

@@ -53,7 +53,7 @@ func (g *GitHub) serveGraphQL(w http.ResponseWriter, r *http.Request, token *git
 		if took := time.Duration(q.Repositories)*g.o.Each + g.o.Latency; took > githubTimeout {
 			// "If GitHub takes more than 10 seconds to process an API request, GitHub will terminate the request … you may receive
 			// either a 502 or 504 status code … additional points will be deducted from your primary rate limit".
-			time.Sleep(githubTimeout - g.o.Latency)
+			pass(r, githubTimeout-g.o.Latency)
 			a.charge(cost + githubLate)
 			a.write(w.Header())
 			answerJSON(w, http.StatusBadGateway, map[string]any{"data": nil, "errors": []any{map[string]any{
@@ -61,7 +61,7 @@ func (g *GitHub) serveGraphQL(w http.ResponseWriter, r *http.Request, token *git
 			}}})
 			return
 		}
-		time.Sleep(time.Duration(q.Repositories) * g.o.Each)
+		pass(r, time.Duration(q.Repositories)*g.o.Each)
 		a.charge(cost)
 		g.look(func() { q.answer(fields, a) })
 		g.mu.Lock()

@@ -182,7 +182,7 @@ func describeRepository(one *repository, token *githubToken) map[string]any {
 	owner, name, _ := strings.Cut(one.name, "/")
 	d := map[string]any{
 		"id": one.id, "name": name, "full_name": one.name, "private": one.private, "default_branch": "main", "archived": false, "disabled": false,
-		"owner": map[string]any{"login": owner}, "pushed_at": one.updated.UTC().Format(time.RFC3339),
+		"owner": map[string]any{"login": owner},
 	}
 	if token != nil {
 		push := token.permissions["contents"] == "write" || slices.Contains(token.scopes, "repo") || !one.private && slices.Contains(token.scopes, "public_repo")
@@ -255,7 +255,7 @@ func (g *GitHub) serveCommit(w http.ResponseWriter, r *http.Request, token *gith
 		return
 	}
 	g.conditional(w, r, token, a, map[string]any{"sha": commit, "commit": map[string]any{
-		"message": "A change", "author": map[string]any{"name": "A. Pusher", "date": one.updated.UTC().Format(time.RFC3339)},
+		"message": "A change", "author": map[string]any{"name": "A. Pusher", "date": "2026-01-02T03:04:05Z"},
 		"verification": map[string]any{"verified": false, "verified_at": time.Now().UTC().Format(time.RFC3339Nano)},
 	}})
 }
