@@ -237,7 +237,7 @@ func TestEveryKeyArrives(t *testing.T) {
 		commands = append(commands, command{c.Name, c.Run, c.Timeout, c.Retries})
 	}
 	if diff := cmp.Diff([]command{
-		{`for f in *; do echo "$f" ${HOME} $${x} $(id); done`, `for f in *; do echo "$f" ${HOME} $${x} $(id); done`, 10 * time.Minute, 0},
+		{`for f in *; do echo "$f" ${HOME} $${x}…`, `for f in *; do echo "$f" ${HOME} $${x} $(id); done`, 10 * time.Minute, 0},
 		{"test ${NOT_EXPANDED}", "./test.sh \"$PROJECT\"\necho ${UNSET_IN_THE_FILE}\n", 2 * time.Minute, 2},
 	}, commands); diff != "" {
 		t.Errorf("commands: -want +got:\n%s", diff)

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"sentry/internal/sentry"
 
@@ -223,24 +222,37 @@ func checkDeploy(d *decoder, at *place, n *yaml.Node, given map[string]*yaml.Nod
 	checkAccess(d, at.at("auth"), given["auth"], p.Remote, p.Type, p.Auth)
 }
 
-// beginning is a name for a script: the first line with something on it, cut to 60 characters.
+// beginning is a name for a script: its first line that says something, cut to some 40 characters after a word. A comment
+// says what the script is for; the line that chooses an interpreter, or options of the shell, says nothing.
 func beginning(script string) string {
+	const most = 40
+	first := ""
 	for line := range strings.Lines(script) {
-		line = strings.TrimSpace(strings.Map(func(r rune) rune {
-			if isControl(r) {
-				return ' '
-			}
-			return r
-		}, line))
-		if line == "" {
+		line = strings.Join(strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || isControl(r) }), " ")
+		line = strings.TrimSuffix(line, " \\")
+		if first == "" {
+			first = line
+		}
+		if strings.HasPrefix(line, "#!") || strings.HasPrefix(line, "set ") {
 			continue
 		}
-		if utf8.RuneCountInString(line) > 60 {
-			line = string([]rune(line)[:60]) + "…"
+		if line = strings.TrimSpace(strings.TrimLeft(line, "#")); line != "" {
+			first = line
+			break
 		}
-		return line
 	}
-	return ""
+	runes := []rune(first)
+	if len(runes) <= most {
+		return first
+	}
+	cut := most
+	for i := most; i > most/2; i-- {
+		if runes[i] == ' ' {
+			cut = i
+			break
+		}
+	}
+	return string(runes[:cut]) + "…"
 }
 
 // has reports whether a mapping has a key, whatever its value is.
