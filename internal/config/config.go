@@ -32,6 +32,7 @@ type Config struct {
 	repositories map[string]*Repository
 	members      map[string][]*Repository
 	files        map[string]*secretFile // by absolute path, shared by all that name it
+	versions     []version              // of the files that it was read from; nil where there are none
 }
 
 // Global is what holds for the process as a whole.

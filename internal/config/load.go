@@ -30,6 +30,10 @@ type Options struct {
 // it, or an error which is Problems: every mistake of the files at once. Files with secrets are read, to know what to mask;
 // one that cannot be read is a warning, since it may be mounted later.
 func Load(file string, o Options) (*Config, Problems, error) {
+	var versions []version // before the files are read: what changes meanwhile is a change to Watch
+	if absolute, err := filepath.Abs(file); err == nil {
+		versions = look(watched(absolute))
+	}
 	data, err := readFile(file, MaxSize)
 	if err != nil {
 		return nil, nil, Problems{{File: file, Message: err.Error(), Hint: missingHint(err), cause: err}}
@@ -49,6 +53,7 @@ func Load(file string, o Options) (*Config, Problems, error) {
 	if err != nil {
 		return nil, warnings, err
 	}
+	c.versions = versions
 	return c, append(warnings, c.readSecrets(file)...), nil
 }
 

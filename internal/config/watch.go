@@ -11,12 +11,12 @@ import (
 // kernel would miss changes on network file systems and swaps of a link further up.
 const watchInterval = time.Second
 
-// Watch calls changed whenever the configuration file, or the .env beside it, is different from before and has stayed
+// Watch calls changed whenever the file of a configuration, or the .env beside it, is different from before and has stayed
 // the same for a second: an editor that empties a file, writes it in parts, or renames another over it is done by then.
 // A link to another file (as Kubernetes swaps ..data) is a change, and so is a file that has gone. It returns when ctx
-// ends. What changes before it looks first goes unnoticed: start it before Load.
-func Watch(ctx context.Context, file string, changed func()) {
-	w := newWatcher(file)
+// ends. What has changed since Load read it is a change, too, however long ago that was.
+func Watch(ctx context.Context, c *Config, changed func()) {
+	w := newWatcher(c)
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
 	for {
@@ -38,15 +38,22 @@ type watcher struct {
 	candidate []version // what was seen one tick ago, where that differs from known
 }
 
-func newWatcher(file string) *watcher {
-	w := &watcher{files: []string{file, filepath.Join(filepath.Dir(file), dotenvName)}}
-	w.known = w.look()
+func newWatcher(c *Config) *watcher {
+	w := &watcher{files: watched(c.File), known: c.versions}
+	if w.known == nil { // nobody read it from a file
+		w.known = look(w.files)
+	}
 	return w
+}
+
+// watched are the files that a configuration is read from.
+func watched(file string) []string {
+	return []string{file, filepath.Join(filepath.Dir(file), dotenvName)}
 }
 
 // tick looks once, and reports whether there is a change that has settled.
 func (w *watcher) tick() bool {
-	now := w.look()
+	now := look(w.files)
 	switch {
 	case same(now, w.known):
 		w.candidate = nil
@@ -66,9 +73,9 @@ type version struct {
 	info   os.FileInfo // nil where there is no file
 }
 
-func (w *watcher) look() []version {
-	versions := make([]version, len(w.files))
-	for i, file := range w.files {
+func look(files []string) []version {
+	versions := make([]version, len(files))
+	for i, file := range files {
 		target, err := filepath.EvalSymlinks(file)
 		if err != nil {
 			continue

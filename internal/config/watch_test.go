@@ -105,7 +105,7 @@ func TestWatcher(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			folder := t.TempDir()
 			write("sentry.yaml", "first")(t, folder)
-			w := newWatcher(filepath.Join(folder, "sentry.yaml"))
+			w := newWatcher(&Config{File: filepath.Join(folder, "sentry.yaml")})
 			run(t, w, folder, tt.steps)
 		})
 	}
@@ -146,7 +146,7 @@ func TestWatcherSeesConfigMap(t *testing.T) {
 	version(t, "..2026_01")
 	link(t, "..2026_01", "..data")
 	link(t, "..data/sentry.yaml", "sentry.yaml")
-	w := newWatcher(filepath.Join(folder, "sentry.yaml"))
+	w := newWatcher(&Config{File: filepath.Join(folder, "sentry.yaml")})
 	run(t, w, folder, []step{
 		{"nothing", nothing, false},
 		{"prepare", func(t *testing.T, folder string) {
@@ -177,7 +177,7 @@ func TestWatch(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			Watch(ctx, filepath.Join(folder, "sentry.yaml"), func() { told.Add(1) })
+			Watch(ctx, &Config{File: filepath.Join(folder, "sentry.yaml")}, func() { told.Add(1) })
 		}()
 		synctest.Wait() // it has looked
 		time.Sleep(10 * watchInterval)
@@ -192,4 +192,42 @@ func TestWatch(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+// What changes between the reading of a configuration and the beginning of Watch is told, too: a daemon takes a while to
+// start. Where nothing changes there is nothing to tell, whichever way the file was named.
+func TestWatchSeesWhatChangedBeforeIt(t *testing.T) {
+	folder := t.TempDir()
+	write("sentry.yaml", minimal)(t, folder)
+	t.Chdir(folder)
+	for _, c := range []struct {
+		name string
+		do   func(*testing.T, string)
+		want int32
+	}{
+		{"nothing", nothing, 0},
+		{"the file", write("sentry.yaml", minimal+"# changed\n"), 1},
+		{"the variables", write(".env", "A=b\n"), 1},
+	} {
+		config, _, err := Load("sentry.yaml", Options{Environ: []string{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.do(t, folder)
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			var told atomic.Int32
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				Watch(ctx, config, func() { told.Add(1) })
+			}()
+			time.Sleep(10 * watchInterval)
+			if n := told.Load(); n != c.want {
+				t.Errorf("%s: told %d times, want %d", c.name, n, c.want)
+			}
+			cancel()
+			<-done
+		})
+	}
 }

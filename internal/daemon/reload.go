@@ -62,7 +62,7 @@ func needsRestart(old, next *config.Config) error {
 
 // watchConfig reloads when the file changes.
 func (d *Daemon) watchConfig(ctx context.Context) {
-	config.Watch(ctx, d.config.Load().File, func() {
+	config.Watch(ctx, d.config.Load(), func() {
 		_ = d.Reload(ctx) // it has told what is wrong
 	})
 }
