@@ -206,5 +206,21 @@ func (a *account) name() string {
 	return string(a.kind) + " " + a.key
 }
 
-// notice reads in passing what answers tell about the credential.
-func (a *account) notice(h http.Header) {}
+// notice reads in passing what answers tell about the credential: GitHub says in each when a token ends.
+func (a *account) notice(h http.Header) {
+	if at := githubExpiry(h); !at.IsZero() {
+		a.expires(at)
+	}
+}
+
+// expires notes when the credential ends, and warns of it once a day when that is soon.
+func (a *account) expires(at time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.seen.expires = at
+	now := time.Now()
+	if left := at.Sub(now); left < soon && now.Sub(a.seen.warned) >= 24*time.Hour {
+		a.seen.warned = now
+		a.forges.log.Warn("a credential ends soon; make a new one before", "host", hostOf(a.origin), "credential", a.key, "ends", at.UTC().Format(time.RFC3339))
+	}
+}

@@ -1,7 +1,11 @@
 package forge
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"sentry/internal/sentry"
@@ -22,8 +26,22 @@ type BudgetState struct {
 	Reason      string    `json:"reason,omitempty"` // of the pause
 }
 
-// Budgets tells what every credential has left, without a request.
-func (f *Forges) Budgets() []BudgetState { return nil }
+// Budgets tells what every credential has left, as far as it was asked for anything, without a request.
+func (f *Forges) Budgets() []BudgetState {
+	f.mu.RLock()
+	accounts := slices.Collect(maps.Values(f.accounts))
+	f.mu.RUnlock()
+	slices.SortFunc(accounts, func(a, b *account) int {
+		return cmp.Or(cmp.Compare(a.origin, b.origin), cmp.Compare(a.key, b.key), cmp.Compare(a.kind, b.kind))
+	})
+	var all []BudgetState
+	for _, a := range accounts {
+		if a.budget != nil {
+			all = append(all, a.budget.states(hostOf(a.origin), a.key)...)
+		}
+	}
+	return all
+}
 
 // Explain tells why a repository is asked the way it is.
 func (f *Forges) Explain(r *Repository) string {
@@ -33,35 +51,90 @@ func (f *Forges) Explain(r *Repository) string {
 	return "asked over the Git protocol (ls-refs): costs no API quota"
 }
 
-// Diagnose tells more of a NotFound or Unauthorized answer: a missing repository, one that is not visible to the
-// credential, one that moved and where to, a right that is missing. It gives err where it finds out nothing. It uses the
-// API and counts on the budget; what it finds is remembered for a while.
-func (f *Forges) Diagnose(ctx context.Context, r *Repository, err error) error { return err }
+// diagnoses are remembered for so long: who is in trouble asks again and again.
+const remembered = 10 * time.Minute
+
+// Diagnose tells more of a NotFound or Unauthorized answer: a missing repository, one that is not shown to the credential,
+// one that moved and where to, a right that is missing. It gives err where it finds out nothing. It uses the API and counts
+// on the budget; what it finds is remembered for a while.
+func (f *Forges) Diagnose(ctx context.Context, r *Repository, err error) error {
+	if err == nil {
+		return nil
+	}
+	kind := sentry.AsFault(err).Kind
+	p := f.place(r)
+	if p == nil || p.account.service == nil || kind != sentry.NotFound && kind != sentry.Unauthorized || errors.As(err, new(*notAsked)) {
+		return err
+	}
+	p.mu.Lock()
+	last := p.diagnosis
+	p.mu.Unlock()
+	if last.kind != kind || time.Since(last.at) > remembered {
+		last = diagnosis{kind: kind, at: time.Now(), found: p.account.service.diagnose(ctx, r)}
+		if ctx.Err() != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.diagnosis = last
+		p.mu.Unlock()
+	}
+	if last.found == nil {
+		return err
+	}
+	return last.found
+}
+
+// diagnosis is what was found out about a repository.
+type diagnosis struct {
+	kind  sentry.FaultKind // of the answer that was looked into
+	at    time.Time
+	found error
+}
 
 // Access tells what the credential of a repository may do and what is left of it.
 func (f *Forges) Access(ctx context.Context, r *Repository) (Access, error) {
-	if p := f.place(r); p != nil && p.account.service != nil {
-		return p.account.service.access(ctx, r)
+	a := f.account(r)
+	if a.service == nil {
+		return Access{}, sentry.Faultf(sentry.Invalid, "%s is asked over Git only, which tells nothing about credentials", r.Name)
 	}
-	return Access{}, sentry.Faultf(sentry.Invalid, "%s is asked over the Git protocol only, which tells nothing about credentials", r.Name)
+	return a.service.access(ctx, r)
 }
 
 // SetStatus puts a status on a commit. Doing it again with the same commit and context replaces the status. A fault of
-// kind Unauthorized says which right is missing.
+// kind Unauthorized says which right is missing; one of kind Invalid, or NotFound, will come again.
 func (f *Forges) SetStatus(ctx context.Context, r *Repository, s Status) error {
-	if p := f.place(r); p != nil && p.account.service != nil {
-		return p.account.service.setStatus(ctx, r, s)
+	if err := sentry.CheckCommit(s.Commit); err != nil {
+		return sentry.Faultf(sentry.Invalid, "cannot set a status: %w", err)
 	}
-	return sentry.Faultf(sentry.Invalid, "%s is a plain Git server, which keeps no statuses", r.Remote.Host())
+	a := f.account(r)
+	switch {
+	case a.service == nil:
+		return sentry.Faultf(sentry.Invalid, "cannot set a status: %s is known as a plain Git server, which keeps none; if it is a forge, say so with repo_type", r.Remote.Host())
+	case a.credential().anonymous():
+		return sentry.Faultf(sentry.Unauthorized, "cannot set a status on a commit of %s without a token", fullName(r))
+	}
+	return a.service.setStatus(ctx, r, s)
 }
 
-// Token gives the credential of a repository as it is now: for the Git side, where a GitHub App stands in for a token.
+// Token gives the credential of a repository as it is now, for the Git side: of a GitHub App, the token of the day. The
+// error is a *sentry.Fault.
 func (f *Forges) Token(ctx context.Context, r *Repository) (sentry.Secret, error) {
+	if r.Auth.App != nil {
+		base, err := apiBase(r)
+		if err != nil {
+			return sentry.Secret{}, err
+		}
+		if base == nil || r.Kind != GitHub {
+			return sentry.Secret{}, sentry.Faultf(sentry.Invalid, "%s is not on GitHub, so a GitHub App is no use for it", r.Name)
+		}
+		return f.apps.token(ctx, base, *r.Auth.App, sentry.Secret{})
+	}
 	if r.Auth.Token == nil {
 		return sentry.Secret{}, nil
 	}
-	return r.Auth.Token()
+	token, err := r.Auth.Token()
+	if err != nil {
+		return sentry.Secret{}, sentry.Faultf(sentry.Unauthorized, "cannot read the token: %w", err)
+	}
+	return token, nil
 }
-
-// Cost estimates what repositories will cost, one entry for each credential at an API. It makes no request.
-func Cost(repositories []*Repository) []CostOf { return nil }

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/rsa"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -51,6 +53,7 @@ type installation struct {
 	mu       sync.Mutex // guards what follows
 	token    sentry.Secret
 	expires  time.Time
+	rights   []string // "contents: read"
 	failures int
 	next     time.Time // when it may be tried again
 	err      error     // of the last try
@@ -88,7 +91,7 @@ func (a *apps) token(ctx context.Context, base *url.URL, app App, fresh sentry.S
 	if token, left, err = in.state(fresh); err != nil || left > renewal {
 		return token, err
 	}
-	newer, expires, err := a.create(ctx, base, app)
+	newer, err := a.create(ctx, base, app)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	now := time.Now()
@@ -102,8 +105,8 @@ func (a *apps) token(ctx context.Context, base *url.URL, app App, fresh sentry.S
 		}
 		return sentry.Secret{}, err
 	}
-	in.token, in.expires, in.failures, in.next, in.err = newer, expires, 0, time.Time{}, nil
-	return newer, nil
+	in.token, in.expires, in.rights, in.failures, in.next, in.err = sentry.NewSecret(newer.GetToken()), newer.GetExpiresAt().Time, rightsOf(newer), 0, time.Time{}, nil
+	return in.token, nil
 }
 
 // state gives the token that there is, and for how long it lasts: not at all where it is the one that was refused. It
@@ -125,27 +128,55 @@ func (in *installation) state(refused sentry.Secret) (token sentry.Secret, left 
 }
 
 // create asks for a new token, as the App itself.
-func (a *apps) create(ctx context.Context, base *url.URL, app App) (sentry.Secret, time.Time, error) {
+func (a *apps) create(ctx context.Context, base *url.URL, app App) (*github.InstallationToken, error) {
 	what := fmt.Sprintf("cannot get a token for the GitHub App %d", app.ID)
 	signed, err := appJWT(app, time.Now())
 	if err != nil {
-		return sentry.Secret{}, time.Time{}, sentry.Faultf(sentry.Unauthorized, "%s: %w", what, err)
+		return nil, sentry.Faultf(sentry.Unauthorized, "%s: %w", what, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, wholeTime)
 	defer cancel()
 	origin := originOf(base)
 	client, err := githubClient(base, a.network.client(origin, &asApp{a.network.only(origin), signed}))
 	if err != nil {
-		return sentry.Secret{}, time.Time{}, sentry.Faultf(sentry.Invalid, "%s: %w", what, err)
+		return nil, sentry.Faultf(sentry.Invalid, "%s: %w", what, err)
 	}
 	token, answer, err := client.Apps.CreateInstallationToken(ctx, app.Installation, nil)
 	if err == nil && (token.GetToken() == "" || token.GetExpiresAt().IsZero()) {
 		err = sentry.Faultf(sentry.Invalid, "the answer holds no token")
 	}
 	if err != nil {
-		return sentry.Secret{}, time.Time{}, appFault(ctx, what, app, err, answer)
+		return nil, appFault(ctx, what, app, err, answer)
 	}
-	return sentry.NewSecret(token.GetToken()), token.GetExpiresAt().Time, nil
+	return token, nil
+}
+
+// rightsOf lists what a token may do.
+func rightsOf(token *github.InstallationToken) []string {
+	var all map[string]string
+	data, err := json.Marshal(token.GetPermissions())
+	if err != nil || json.Unmarshal(data, &all) != nil {
+		return nil
+	}
+	var rights []string
+	for name, level := range all {
+		rights = append(rights, oneLine(name+": "+level))
+	}
+	slices.Sort(rights)
+	return rights
+}
+
+// permissions tells what the token of an installation may do, as far as there is one.
+func (a *apps) permissions(base *url.URL, app App) []string {
+	a.mu.Lock()
+	in := a.known[appKey{base.String(), app}]
+	a.mu.Unlock()
+	if in == nil {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Clone(in.rights)
 }
 
 // appFault says what it means that a token could not be had.

@@ -148,7 +148,11 @@ func New(o Options) *Forges {
 	if o.Network == nil {
 		o.Network = NewNetwork(NetworkOptions{Log: o.Log})
 	}
-	return &Forges{o: o, log: o.Log, apps: newApps(o.Network), accounts: map[accountKey]*account{}, places: map[*Repository]*place{}, paces: map[string]*rate.Limiter{}}
+	f := &Forges{o: o, log: o.Log, apps: newApps(o.Network), accounts: map[accountKey]*account{}, places: map[*Repository]*place{}, paces: map[string]*rate.Limiter{}}
+	if o.Register != nil {
+		o.Register.MustRegister(gauges{f})
+	}
+	return f
 }
 
 // place is what is known of one repository.
@@ -161,4 +165,5 @@ type place struct {
 	asked bool      // it has answered at all
 	byAPI time.Time // until then Git is refused, and the API is not
 	noAPI time.Time // until then the API knows no better than Git
+	diagnosis
 }

@@ -65,3 +65,57 @@ func hostOf(origin string) string {
 	}
 	return u.Host
 }
+
+// gauges tells of budgets and credentials, when it is asked. Hosts with several credentials show the one that has least.
+type gauges struct{ forges *Forges }
+
+var (
+	limitGauge     = prometheus.NewDesc("sentry_forge_budget_limit", "Requests that a window allows.", []string{"host", "resource"}, nil)
+	remainingGauge = prometheus.NewDesc("sentry_forge_budget_remaining", "Requests that are left of it.", []string{"host", "resource"}, nil)
+	pausedGauge    = prometheus.NewDesc("sentry_forge_paused_seconds", "How long the host is left alone because it asked for that.", []string{"host"}, nil)
+	expiresGauge   = prometheus.NewDesc("sentry_forge_credential_expires_timestamp_seconds", "When a credential ends, where the forge tells.", []string{"host"}, nil)
+)
+
+// Describe names the metrics.
+func (g gauges) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{limitGauge, remainingGauge, pausedGauge, expiresGauge} {
+		out <- d
+	}
+}
+
+// Collect tells them.
+func (g gauges) Collect(out chan<- prometheus.Metric) {
+	type place struct{ host, resource string }
+	least, paused, ends := map[place]BudgetState{}, map[string]float64{}, map[string]time.Time{}
+	now := time.Now()
+	for _, s := range g.forges.Budgets() {
+		paused[s.Host] = max(paused[s.Host], s.PausedUntil.Sub(now).Seconds(), 0)
+		at := place{s.Host, s.Resource}
+		if known, ok := least[at]; s.Limit > 0 && (!ok || s.Remaining < known.Remaining) {
+			least[at] = s
+		}
+	}
+	g.forges.mu.RLock()
+	for _, a := range g.forges.accounts {
+		a.mu.Lock()
+		host, at := hostOf(a.origin), a.seen.expires
+		a.mu.Unlock()
+		if known, ok := ends[host]; !at.IsZero() && (!ok || at.Before(known)) {
+			ends[host] = at
+		}
+	}
+	g.forges.mu.RUnlock()
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	for at, s := range least {
+		gauge(limitGauge, float64(s.Limit), at.host, at.resource)
+		gauge(remainingGauge, float64(s.Remaining), at.host, at.resource)
+	}
+	for host, seconds := range paused {
+		gauge(pausedGauge, seconds, host)
+	}
+	for host, at := range ends {
+		gauge(expiresGauge, float64(at.Unix()), host)
+	}
+}

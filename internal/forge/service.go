@@ -48,16 +48,3 @@ type service interface {
 	// setStatus puts a status on a commit of a repository.
 	setStatus(ctx context.Context, r *Repository, s Status) error
 }
-
-// CostOf is what one credential will be used for.
-type CostOf struct {
-	Host, Key       string
-	Kind            Kind
-	Way             string
-	Repositories    int
-	Watches         int // branches and patterns
-	RequestsPerHour int
-	Limit           int    // requests an hour, as documented or configured; 0 where it is not known
-	Note            string // what is worth knowing about Way
-	Problem         string // what will go wrong, and what to do about it; "" where nothing will
-}

@@ -18,7 +18,7 @@ func (f *Forges) Update(repositories []*Repository) {
 		members[a] = append(members[a], r)
 		p := &place{account: a}
 		if old := f.places[r]; old != nil && old.account == a {
-			p.known, p.asked, p.byAPI, p.noAPI = old.known, old.asked, old.byAPI, old.noAPI
+			p.known, p.asked, p.byAPI, p.noAPI, p.diagnosis = old.known, old.asked, old.byAPI, old.noAPI, old.diagnosis
 		}
 		places[r] = p
 	}
@@ -28,6 +28,7 @@ func (f *Forges) Update(repositories []*Repository) {
 		a.mu.Unlock()
 		if a.service != nil {
 			a.service.update(all)
+			a.budget.configure(f.o.Network.host(a.origin))
 		}
 	}
 	f.accounts, f.places = accounts, places
@@ -95,6 +96,17 @@ func (f *Forges) Lane(r *Repository) Lane {
 	}
 	batch, sweep := p.account.batches()
 	return Lane{Key: p.lane, Batch: batch, Sweep: sweep}
+}
+
+// account gives that of a repository, which the configuration need not have: a status may go to where the commands come
+// from. It is kept until the next Update.
+func (f *Forges) account(r *Repository) *account {
+	if p := f.place(r); p != nil {
+		return p.account
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.accountOf(f.accounts, r)
 }
 
 // place gives what is known of a repository, nil where the configuration does not have it.

@@ -1,0 +1,69 @@
+package forge
+
+import (
+	"time"
+)
+
+// CostOf is what one credential will be used for.
+type CostOf struct {
+	Host            string `json:"host"`
+	Key             string `json:"key,omitempty"` // the credential
+	Kind            Kind   `json:"kind"`
+	Way             string `json:"way"`
+	Repositories    int    `json:"repositories"`
+	Watches         int    `json:"watches"` // branches and patterns
+	RequestsPerHour int    `json:"requests_per_hour"`
+	Limit           int    `json:"limit,omitempty"`   // requests an hour, as documented or configured; 0 where it is not known
+	Note            string `json:"note,omitempty"`    // what is worth knowing about Way
+	Problem         string `json:"problem,omitempty"` // what will go wrong, and what to do about it; "" where nothing will
+}
+
+// costs are the kinds of forge that have an API: what repositories of one credential cost there.
+var costs = map[Kind]func([]*Repository) CostOf{GitHub: githubCost, GitLab: gitlabCost, Gitea: giteaCost}
+
+// Cost estimates what repositories will cost an hour while nothing happens, one entry for each credential at an API, in
+// the order in which they are configured. It makes no request.
+func Cost(repositories []*Repository) []CostOf {
+	var order []accountKey
+	members := map[accountKey][]*Repository{}
+	for _, r := range repositories {
+		base, err := apiBase(r)
+		if err != nil {
+			base = nil
+		}
+		key := keyOf(r, base)
+		if base == nil { // Git servers have no budget that would differ by credential
+			key.key = ""
+		}
+		if members[key] == nil {
+			order = append(order, key)
+		}
+		members[key] = append(members[key], r)
+	}
+	var all []CostOf
+	for _, key := range order {
+		of := members[key]
+		var c CostOf
+		if estimate := costs[key.kind]; estimate != nil {
+			c = estimate(of)
+		} else {
+			c = gitCost(of)
+		}
+		c.Kind, c.Key, c.Repositories = key.kind, key.key, len(of)
+		c.Host = of[0].Remote.Host()
+		all = append(all, c)
+	}
+	return all
+}
+
+// gitCost is what it costs to ask repositories one by one over Git.
+func gitCost(repositories []*Repository) CostOf {
+	c := CostOf{Way: "ls-refs", Note: "each repository is asked over Git, all its branches in one question: costs no API quota"}
+	perHour := 0.0
+	for _, r := range repositories {
+		c.Watches += len(r.Patterns)
+		perHour += float64(time.Hour) / float64(max(time.Second, r.Interval))
+	}
+	c.RequestsPerHour = int(perHour + 0.5)
+	return c
+}
