@@ -359,8 +359,11 @@ func (a *account) failed(ctx context.Context, address string, err error) error {
 		return &sentry.Fault{Kind: f.Kind, RetryAfter: f.RetryAfter, Err: fmt.Errorf("cannot ask %s: %w", address, f.Err)}
 	}
 	kind := sentry.Transient
-	if errors.Is(err, errTooLong) || errors.Is(err, errHops) {
+	switch {
+	case errors.Is(err, errTooLong), errors.Is(err, errHops):
 		kind = sentry.Invalid
+	case strings.Contains(err.Error(), " Location header"): // net/http has no type for it
+		return sentry.Faultf(sentry.Invalid, "cannot ask %s: it redirects to nowhere", address)
 	}
 	if off, ok := errors.AsType[*OffOriginError](err); ok {
 		return sentry.Faultf(sentry.NotFound, "cannot ask %s: %w", address, off)
