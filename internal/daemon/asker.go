@@ -2,35 +2,238 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"sentry/internal/config"
 	"sentry/internal/deploy"
+	"sentry/internal/forge"
 	"sentry/internal/git"
 	"sentry/internal/logger"
 	"sentry/internal/monitor"
 	"sentry/internal/sentry"
 )
 
-// asker asks Git servers for heads, one repository by one.
+// asker puts the monitor's questions to the forges. It knows repositories as both sides do.
 type asker struct {
-	git  *git.Git
-	mask *logger.Masker
+	git    *git.Git
+	mask   *logger.Masker
+	forges *forge.Forges
+
+	updating sync.Mutex
+	known    atomic.Pointer[map[string]*asked] // by name; replaced, never changed
 }
 
-// Lane has all of a server in one lane.
-func (a *asker) Lane(r *config.Repository) monitor.Lane {
-	return monitor.Lane{Key: r.Monitor.Remote.Origin(), Batch: 1}
+// asked is one repository as it is asked.
+type asked struct {
+	*forge.Repository
+	config  *config.Repository
+	auth    git.Auth
+	trouble atomic.Pointer[diagnosis] // what the last answer said; nil while it is well
 }
 
-// Heads asks each for itself.
+// diagnosis is what was found out about an answer that refuses.
+type diagnosis struct {
+	kind sentry.FaultKind
+	err  error
+}
+
+func newAsker(g *git.Git, mask *logger.Masker, o forge.Options) *asker {
+	a := &asker{git: g, mask: mask}
+	a.known.Store(&map[string]*asked{})
+	o.LsRefs = a.lsRefs
+	a.forges = forge.New(o)
+	return a
+}
+
+// update takes the repositories of a configuration, before the monitor does. Those that are asked as before keep what is
+// known of them.
+func (a *asker) update(cfg *config.Config) {
+	a.updating.Lock()
+	defer a.updating.Unlock()
+	former := *a.known.Load()
+	known := make(map[string]*asked, len(cfg.Repositories))
+	keys := map[sentry.Secret]string{}
+	list := make([]*forge.Repository, len(cfg.Repositories))
+	for i := range cfg.Repositories {
+		c := &cfg.Repositories[i]
+		next := a.meet(c, keys)
+		if old := former[c.Name]; old != nil && old.Auth.Key == next.Auth.Key && sameQuestion(&old.config.Monitor, &c.Monitor) {
+			next.Repository = old.Repository
+			next.trouble.Store(old.trouble.Load())
+		}
+		known[c.Name], list[i] = next, next.Repository
+	}
+	a.known.Store(&known)
+	a.forges.Update(list)
+}
+
+// meet makes of a repository of the configuration what is asked. keys has the names of the tokens so far.
+func (a *asker) meet(c *config.Repository, keys map[sentry.Secret]string) *asked {
+	m := &c.Monitor
+	x := &asked{config: c, auth: deploy.GitAuth(m.Auth, a.mask), Repository: &forge.Repository{
+		Name: c.Name, Remote: m.Remote, Kind: forge.Kind(m.Type), API: m.APIURL, Patterns: m.Branches, Interval: m.Interval,
+	}}
+	x.Auth = forge.Auth{Username: m.Auth.Username, Token: x.auth.Token, Key: keyOf(c.Name, m.Auth, keys)}
+	if app := m.Auth.App; app != nil {
+		x.Auth.App = &forge.App{ID: app.ID, Installation: app.Installation, KeyFile: app.KeyFile}
+		r := x.Repository
+		x.auth.Token = func() (sentry.Secret, error) {
+			// Who asks has a deadline of its own, and so has the forge.
+			secret, err := a.forges.Token(context.Background(), r)
+			a.mask.Add(secret)
+			return secret, err
+		}
+	}
+	return x
+}
+
+// lookup gives what a repository of the configuration is asked as; nil where it is asked in another way by now.
+func (a *asker) lookup(c *config.Repository) *asked {
+	x := (*a.known.Load())[c.Name]
+	if x != nil && (x.config == c || sameQuestion(&x.config.Monitor, &c.Monitor)) {
+		return x
+	}
+	return nil
+}
+
+// keyOf names a credential without telling it. Repositories that have the same token have the same name for it: that of
+// the first of them.
+func keyOf(name string, a config.Auth, tokens map[sentry.Secret]string) string {
+	switch {
+	case a.App != nil:
+		return fmt.Sprintf("app %d, installation %d", a.App.ID, a.App.Installation)
+	case a.TokenFile != "":
+		return "token_file " + a.TokenFile
+	case a.Token.Empty():
+		return ""
+	}
+	key, known := tokens[a.Token]
+	if !known {
+		key = "token of repository " + name
+		tokens[a.Token] = key
+	}
+	return key
+}
+
+// sameQuestion reports whether two configurations of a repository lead to the same question.
+func sameQuestion(a, b *config.Monitor) bool {
+	return a.Remote == b.Remote && a.Type == b.Type && a.APIURL == b.APIURL && a.Interval == b.Interval && sameAuth(a.Auth, b.Auth) &&
+		slices.EqualFunc(a.Branches, b.Branches, func(a, b sentry.Pattern) bool { return a.String() == b.String() })
+}
+
+func sameAuth(a, b config.Auth) bool {
+	if (a.App == nil) != (b.App == nil) || a.App != nil && *a.App != *b.App {
+		return false
+	}
+	return a.Username == b.Username && a.Token == b.Token && a.TokenFile == b.TokenFile &&
+		a.SSHKeyFile == b.SSHKeyFile && a.KnownHostsFile == b.KnownHostsFile
+}
+
+// errChanged is for questions that a new configuration has overtaken: they are put again.
+var errChanged = sentry.Faultf(sentry.Transient, "its configuration has changed meanwhile")
+
+// Lane is as the forge says.
+func (a *asker) Lane(c *config.Repository) monitor.Lane {
+	x := a.lookup(c)
+	if x == nil {
+		return monitor.Lane{Key: c.Monitor.Remote.Origin()}
+	}
+	l := a.forges.Lane(x.Repository)
+	return monitor.Lane{Key: l.Key, Batch: l.Batch, Sweep: l.Sweep}
+}
+
+// Heads asks the forge, and has it look closer where a repository is refused.
 func (a *asker) Heads(ctx context.Context, asks []monitor.Ask, answers []monitor.Answer) {
+	list := make([]forge.Ask, 0, len(asks))
+	whose := make([]*asked, len(asks))
 	for i := range asks {
-		r := asks[i].Repository
-		answers[i].Heads, answers[i].Err = a.git.Heads(ctx, r.Monitor.Remote, deploy.GitAuth(r.Monitor.Auth, a.mask), r.Monitor.Branches)
+		if whose[i] = a.lookup(asks[i].Repository); whose[i] != nil {
+			list = append(list, forge.Ask{Repository: whose[i].Repository, Full: asks[i].Full})
+		}
+	}
+	if len(list) > 0 {
+		a.put(ctx, list, whose, answers)
+	}
+	for i, x := range whose {
+		if x == nil {
+			answers[i].Err = errChanged
+		}
 	}
 }
 
+func (a *asker) put(ctx context.Context, list []forge.Ask, whose []*asked, answers []monitor.Answer) {
+	told := a.forges.Heads(ctx, list)
+	looked := 0
+	for i, x := range whose {
+		if x == nil {
+			continue
+		}
+		answers[i] = monitor.Answer(told[0])
+		told = told[1:]
+		answers[i].Err = a.diagnose(ctx, x, answers[i].Err, &looked)
+	}
+}
+
+// maxDiagnoses is how many repositories of one question are looked at closer.
+const maxDiagnoses = 4
+
+// diagnose gives the error with what the forge finds out about it: it is asked once, when the trouble begins.
+func (a *asker) diagnose(ctx context.Context, x *asked, err error, looked *int) error {
+	d := x.trouble.Load()
+	if err == nil {
+		if d != nil {
+			x.trouble.Store(nil)
+		}
+		return nil
+	}
+	fault := sentry.AsFault(err)
+	if fault.Kind != sentry.NotFound && fault.Kind != sentry.Unauthorized {
+		return err
+	}
+	if d == nil || d.kind != fault.Kind {
+		if *looked++; *looked > maxDiagnoses {
+			return err
+		}
+		d = &diagnosis{fault.Kind, a.forges.Diagnose(ctx, x.Repository, err)}
+		x.trouble.Store(d)
+	}
+	return &sentry.Fault{Kind: fault.Kind, RetryAfter: fault.RetryAfter, Err: d.err}
+}
+
+// lsRefs asks one repository over the Git protocol, for the forges.
+func (a *asker) lsRefs(ctx context.Context, r *forge.Repository) (map[string]string, error) {
+	x := (*a.known.Load())[r.Name]
+	if x == nil || x.Repository != r {
+		return nil, errChanged
+	}
+	return a.git.Heads(ctx, r.Remote, x.auth, r.Patterns)
+}
+
 // Revision asks who made a commit, and why.
-func (a *asker) Revision(ctx context.Context, r *config.Repository, branch, commit string) (sentry.Revision, error) {
-	return a.git.Revision(ctx, r.Monitor.Remote, deploy.GitAuth(r.Monitor.Auth, a.mask), branch, commit)
+func (a *asker) Revision(ctx context.Context, c *config.Repository, branch, commit string) (sentry.Revision, error) {
+	x := a.lookup(c)
+	if x == nil {
+		return sentry.Revision{}, errChanged
+	}
+	return a.git.Revision(ctx, x.Remote, x.auth, branch, commit)
+}
+
+// Explain tells why a repository is asked the way it is.
+func (a *asker) Explain(c *config.Repository) string {
+	if x := a.lookup(c); x != nil {
+		return a.forges.Explain(x.Repository)
+	}
+	return ""
+}
+
+// hosts gives what the configuration says of servers in the words of the forges.
+func hosts(cfg *config.Config) []forge.Host {
+	list := make([]forge.Host, len(cfg.Hosts))
+	for i, h := range cfg.Hosts {
+		list[i] = forge.Host(h)
+	}
+	return list
 }

@@ -20,7 +20,9 @@ import (
 	"sentry/internal/command"
 	"sentry/internal/config"
 	"sentry/internal/deploy"
+	"sentry/internal/forge"
 	"sentry/internal/git"
+	"sentry/internal/git/gitwire"
 	"sentry/internal/logger"
 	"sentry/internal/monitor"
 	"sentry/internal/server"
@@ -48,6 +50,8 @@ type Daemon struct {
 	config  atomic.Pointer[config.Config]
 	store   *store.Store
 	git     *git.Git
+	network *forge.Network
+	asker   *asker
 	sources *git.Sources
 	monitor *monitor.Monitor
 	deploy  *deploy.Service
@@ -107,9 +111,15 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.git, err = git.New(git.Options{StateDir: stateDir, Log: d.log, CloneTimeout: backgroundFetch}); err != nil {
+	d.network = forge.NewNetwork(forge.NetworkOptions{Hosts: hosts(o.Config), Log: d.log})
+	d.onClose("network", func() error { d.network.Close(); return nil })
+	if d.git, err = git.New(git.Options{
+		StateDir: stateDir, Log: d.log, CloneTimeout: backgroundFetch, Transport: gitwire.NewTransport(d.network.TLS),
+	}); err != nil {
 		return nil, err
 	}
+	d.asker = newAsker(d.git, o.Mask, forge.Options{Network: d.network, Log: d.log})
+	d.asker.update(o.Config)
 	d.newRunner(o.Config)
 	local := &deploy.Local{Root: workspaces, LogsDir: d.logsDir, Commands: &d.runner, Mask: o.Mask, Log: d.log}
 	if err := local.Sweep(); err != nil {
@@ -123,7 +133,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	local.Sources = d.sources
 
 	d.deploy = deploy.New(deploy.Options{Store: d.store, Executor: local, Config: d.config.Load, Log: d.log, Groups: o.Groups})
-	d.monitor = monitor.New(monitor.Options{Store: d.store, Ask: &asker{d.git, o.Mask}, Log: d.log})
+	d.monitor = monitor.New(monitor.Options{Store: d.store, Ask: d.asker, Log: d.log})
 	if o.Groups == nil {
 		if d.socket, err = listen(stateDir); err != nil {
 			return nil, err

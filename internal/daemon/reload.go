@@ -35,6 +35,8 @@ func (d *Daemon) Reload(_ context.Context) error {
 	d.o.Mask.Add(next.Secrets()...)
 	d.newRunner(next)
 	d.config.Store(next)
+	d.network.Update(hosts(next))
+	d.asker.update(next)
 	d.monitor.Update(next)
 	d.prepareSources(next)
 	if d.o.Level != nil {

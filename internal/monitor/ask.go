@@ -16,6 +16,8 @@ type end struct {
 	j     *judgement    // nil: nothing at all has changed
 	left  doubts        // what remains in doubt where j cannot be recorded, or there is none
 	again bool          // the answer cannot be used: it is to be asked once more, for itself
+	way   string        // it was asked otherwise than before; "" where it was not, or was asked for itself
+	why   string        // it was
 }
 
 // work asks one question after the other for as long as a place is free for it.
@@ -36,6 +38,9 @@ func (m *Monitor) check(ctx context.Context, q *question) bool {
 	moved := 0
 	for i := range q.items {
 		e := m.understand(ctx, &q.items[i], &q.answers[i])
+		if it, way := &q.items[i], q.answers[i].Way; e.err == nil && !it.full && way != "" && way != it.way {
+			e.way, e.why = way, m.options.Ask.Explain(it.config)
+		}
 		if q.ends = append(q.ends, e); e.moves() {
 			moved++
 		}
@@ -148,8 +153,8 @@ func (m *Monitor) understand(ctx context.Context, it *item, a *Answer) end {
 	case a.Same, settled && unchanged(it.heads, it.live, a.Heads):
 		return end{left: it.doubts}
 	}
-	e := m.evidence(it, a.Heads)
-	j, err := judge(e, a.Heads, func(branch, commit string) (bool, error) {
+	evidence := m.evidence(it, a.Heads)
+	j, err := judge(evidence, a.Heads, func(branch, commit string) (bool, error) {
 		return m.options.Store.Recorded(ctx, sentry.Watch{Repository: it.config.Name, Branch: branch}, commit)
 	})
 	var fault *sentry.Fault
@@ -157,9 +162,9 @@ func (m *Monitor) understand(ctx context.Context, it *item, a *Answer) end {
 	case errors.As(err, &fault):
 		return end{err: err, fault: fault, left: it.doubts}
 	case err != nil:
-		return end{err: fmt.Errorf("cannot tell whether a commit was recorded before: %w", err), left: e.doubts}
+		return end{err: fmt.Errorf("cannot tell whether a commit was recorded before: %w", err), left: evidence.doubts}
 	}
-	return end{j: &j, left: e.doubts}
+	return end{j: &j, left: evidence.doubts}
 }
 
 // moves reports whether something is to be recorded.
@@ -187,7 +192,7 @@ func (m *Monitor) settle(ctx context.Context, r *repository, e *end, now time.Du
 		r.fresh = true
 		m.enqueue(r, now)
 	case e.err == nil:
-		m.accept(r, e.j, now)
+		m.accept(r, e, now)
 	case ctx.Err() != nil: // the monitor ends: nobody failed
 		m.rest(r, forever, ctx.Err())
 	case e.fault == nil:
@@ -199,7 +204,7 @@ func (m *Monitor) settle(ctx context.Context, r *repository, e *end, now time.Du
 }
 
 // accept takes over what was judged, and plans the next question. The caller holds m.mu, and has recorded the moves.
-func (m *Monitor) accept(r *repository, j *judgement, now time.Duration) {
+func (m *Monitor) accept(r *repository, e *end, now time.Duration) {
 	if r.gone {
 		m.rest(r, forever, errReplaced)
 		return
@@ -208,8 +213,12 @@ func (m *Monitor) accept(r *repository, j *judgement, now time.Duration) {
 		m.sayAnswers(r, now)
 	}
 	r.trouble, r.failures, r.answered = nil, 0, now
+	if e.way != "" {
+		r.way = e.way
+		m.say(sentry.Decision{Verb: sentry.Answering, Group: r.group.Name, Repository: r.config.Name, Reason: e.why})
+	}
 	active := false
-	if j != nil {
+	if j := e.j; j != nil {
 		for i := range j.moves {
 			// First sights are not activity: all of them come at the first start.
 			active = active || j.moves[i].kind != sighted || r.judged

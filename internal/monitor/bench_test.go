@@ -61,6 +61,8 @@ func (a *memory) Heads(_ context.Context, asks []Ask, answers []Answer) {
 	}
 }
 
+func (*memory) Explain(*config.Repository) string { return "" }
+
 func (a *memory) Revision(context.Context, *config.Repository, string, string) (sentry.Revision, error) {
 	return sentry.Revision{}, sentry.Faultf(sentry.Transient, "nobody knows")
 }

@@ -90,6 +90,7 @@ type forge struct {
 	told      []string                                  // repository@branch of every question for a revision
 	lanes     map[string]Lane                           // by origin, without the key; others ask one by one
 	last      map[string]map[string]string              // what each repository was answered last
+	ways      map[string]string                         // how it is asked among others, by origin
 	always    bool                                      // they say so too
 	liar      bool                                      // everybody always says "same"
 	broken    map[string]error                          // of questions about several, by origin
@@ -107,7 +108,7 @@ type ask struct {
 func newForge() *forge {
 	return &forge{
 		heads: map[string]map[string]string{}, faults: map[string]error{}, slow: map[string]time.Duration{},
-		out: map[string]int{}, peak: map[string]int{}, lanes: map[string]Lane{}, last: map[string]map[string]string{}, broken: map[string]error{},
+		out: map[string]int{}, peak: map[string]int{}, lanes: map[string]Lane{}, ways: map[string]string{}, last: map[string]map[string]string{}, broken: map[string]error{},
 	}
 }
 
@@ -147,6 +148,9 @@ func (f *forge) Heads(ctx context.Context, asks []Ask, answers []Answer) {
 	f.out[origin]--
 	for i, a := range asks {
 		answers[i] = f.one(ctx, a, origin, len(asks) > 1)
+		if answers[i].Way = UsualWay; !a.Full && f.ways[origin] != "" {
+			answers[i].Way = f.ways[origin]
+		}
 	}
 }
 
@@ -171,6 +175,12 @@ func (f *forge) one(ctx context.Context, a Ask, origin string, several bool) Ans
 	}
 	f.last[a.Name] = maps.Clone(heads)
 	return Answer{Heads: maps.Clone(heads)}
+}
+
+func (f *forge) Explain(r *config.Repository) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return "asked by " + f.ways[r.Monitor.Remote.Origin()]
 }
 
 func (f *forge) Revision(ctx context.Context, r *config.Repository, branch, _ string) (sentry.Revision, error) {

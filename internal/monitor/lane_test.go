@@ -308,3 +308,32 @@ func TestUpdateChangesTheLane(t *testing.T) {
 		}
 	})
 }
+
+// How a repository is asked is told when it changes; that it is asked by itself now and then is no change.
+func TestWayIsTold(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.forge.lanes[h] = Lane{Batch: 100}
+		w.run(w.filled(many(2, "h", minute))...)
+		w.wait(5 * minute)
+		if told := w.book.decisions(sentry.Answering); len(told) > 0 {
+			t.Errorf("of the usual way is told: %q", told)
+		}
+		for _, way := range []string{"GraphQL", UsualWay, "REST"} {
+			w.forge.set(func() { w.forge.ways[h] = way })
+			w.wait(3 * minute)
+			w.Hint("r1")
+			w.wait(3 * minute)
+		}
+		var want []string
+		for _, way := range []string{"GraphQL", UsualWay, "REST"} {
+			want = append(want, "r0@ asked by "+way, "r1@ asked by "+way)
+		}
+		told := w.book.decisions(sentry.Answering)
+		for i := 0; i+1 < len(told); i += 2 {
+			slices.Sort(told[i : i+2])
+		}
+		if !slices.Equal(told, want) {
+			t.Errorf("the ledger: %q, want %q", told, want)
+		}
+	})
+}

@@ -29,7 +29,12 @@ type Asker interface {
 	Heads(ctx context.Context, asks []Ask, answers []Answer)
 	// Revision tells more of a commit that Heads gave.
 	Revision(ctx context.Context, repository *config.Repository, branch, commit string) (sentry.Revision, error)
+	// Explain tells people why a repository is asked the way it is.
+	Explain(repository *config.Repository) string
 }
+
+// UsualWay is the Answer.Way of which nothing needs to be told.
+const UsualWay = "ls-refs"
 
 // Lane says with whom a repository may be asked in one question.
 type Lane struct {

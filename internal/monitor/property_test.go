@@ -102,6 +102,8 @@ func (l *liar) problem(format string, args ...any) {
 	l.wrong = append(l.wrong, fmt.Sprintf(format, args...))
 }
 
+func (*liar) Explain(*config.Repository) string { return "" }
+
 func (l *liar) Revision(context.Context, *config.Repository, string, string) (sentry.Revision, error) {
 	return sentry.Revision{}, errors.New("nobody knows")
 }

@@ -52,6 +52,8 @@ func (a gitAsker) heads(ctx context.Context, r *config.Repository) (map[string]s
 	return answer, nil
 }
 
+func (gitAsker) Explain(*config.Repository) string { return "" }
+
 func (a gitAsker) Revision(_ context.Context, r *config.Repository, _, commit string) (sentry.Revision, error) {
 	text := gittest.Git(a.t, a.dirs[r.Name], "log", "-1", "--format=%an%n%s", commit)
 	author, subject, _ := strings.Cut(strings.TrimSpace(text), "\n")

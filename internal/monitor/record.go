@@ -108,7 +108,7 @@ func (m *Monitor) report(ctx context.Context, q *question) {
 		case err != nil:
 			m.fail(r, unrecorded, fmt.Errorf("cannot record what moved: %w", err), now)
 		default:
-			m.accept(r, e.j, now)
+			m.accept(r, e, now)
 		}
 	}
 	m.log(outcomes)

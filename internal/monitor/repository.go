@@ -40,6 +40,7 @@ type repository struct {
 	// what is known
 	heads  []head        // by branch
 	doubts doubts        // what is not believed yet, or was not
+	way    string        // how it was asked last, among others
 	absent []string      // exact names that the last answer did not have, and no head tells of
 	live   int           // heads that are not deleted
 	since  time.Duration // when the oldest doubt began that stands; never where none does
@@ -75,7 +76,7 @@ const unrecorded sentry.FaultKind = "unrecorded"
 
 func newRepository(c *config.Repository, g *config.Group) *repository {
 	r := &repository{
-		config: c, group: g, since: never,
+		config: c, group: g, since: never, way: UsualWay,
 		asked: never, answered: never, notAgain: never, polls: cold,
 	}
 	r.alarm.repository = r

@@ -69,8 +69,10 @@ func samePatterns(a, b []sentry.Pattern) bool {
 // sameAccess reports whether a repository is asked in the same way. A token file that changes is read again by itself.
 func sameAccess(a, b *config.Monitor) bool {
 	return a.Type == b.Type && a.APIURL == b.APIURL && a.Auth.Username == b.Auth.Username && a.Auth.Token == b.Auth.Token &&
-		a.Auth.TokenFile == b.Auth.TokenFile && a.Auth.SSHKeyFile == b.Auth.SSHKeyFile && a.Auth.KnownHostsFile == b.Auth.KnownHostsFile
+		a.Auth.TokenFile == b.Auth.TokenFile && sameApp(a.Auth.App, b.Auth.App) && a.Auth.SSHKeyFile == b.Auth.SSHKeyFile && a.Auth.KnownHostsFile == b.Auth.KnownHostsFile
 }
+
+func sameApp(a, b *config.App) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // keepOn gives a repository its new configuration, which watches the same.
 func (m *Monitor) keepOn(r *repository, c *config.Repository, g *config.Group, now time.Duration) {
@@ -107,7 +109,7 @@ func (r *repository) inherit(old *repository) {
 		r.trouble, r.failures, r.failing = old.trouble, old.failures, old.failing
 		r.asked, r.answered, r.absent = old.asked, old.answered, old.absent
 	}
-	r.changed, r.polls = old.changed, old.polls
+	r.changed, r.polls, r.way = old.changed, old.polls, old.way
 }
 
 // drop forgets a repository. A question that is out is let go on; its answer is thrown away.

@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sentry/internal/config"
+	"sentry/internal/forge"
+	"sentry/internal/git"
+	"sentry/internal/git/gittest"
+	"sentry/internal/logger"
+	"sentry/internal/monitor"
+	"sentry/internal/sentry"
+)
+
+// asking is an asker of repositories at one Git server.
+type asking struct {
+	*asker
+	t      *testing.T
+	server *gittest.Server
+}
+
+func newAsking(t *testing.T) *asking {
+	g, err := git.New(git.Options{StateDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &asking{newAsker(g, logger.NewMasker(), forge.Options{}), t, gittest.NewServer(t)}
+}
+
+func (a *asking) repository(name string, auth config.Auth) config.Repository {
+	a.t.Helper()
+	remote, err := sentry.ParseRemote(a.server.URL+"/"+name+".git", sentry.RemoteRules{InsecureHTTP: true})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	main, err := sentry.ParsePattern("main")
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return config.Repository{Name: name, Monitor: config.Monitor{Remote: remote, Branches: []sentry.Pattern{main}, Type: "git", Interval: time.Minute, Auth: auth}}
+}
+
+func (a *asking) heads(list ...*config.Repository) []monitor.Answer {
+	asks, answers := make([]monitor.Ask, len(list)), make([]monitor.Answer, len(list))
+	for i, r := range list {
+		asks[i].Repository = r
+	}
+	a.Heads(a.t.Context(), asks, answers)
+	return answers
+}
+
+func token(text string) config.Auth { return config.Auth{Token: sentry.NewSecret(text)} }
+
+// Equal credentials have equal names, which do not tell them.
+func TestCredentialsHaveNames(t *testing.T) {
+	a := newAsking(t)
+	app := &config.App{ID: 7, Installation: 8, KeyFile: "/run/key"}
+	cfg := &config.Config{Repositories: []config.Repository{
+		a.repository("a", token("secret-1")), a.repository("b", token("secret-2")), a.repository("c", token("secret-1")),
+		a.repository("d", config.Auth{TokenFile: "/run/t"}), a.repository("e", config.Auth{}), a.repository("f", config.Auth{App: app}),
+	}}
+	a.update(cfg)
+	var got []string
+	for i := range cfg.Repositories {
+		got = append(got, a.lookup(&cfg.Repositories[i]).Auth.Key)
+	}
+	if want := "[token of repository a token of repository b token of repository a token_file /run/t  app 7, installation 8]"; fmt.Sprint(got) != want {
+		t.Errorf("%v, want %s", got, want)
+	}
+}
+
+// What a new configuration leaves as it was is the same repository to the forges; questions of the former configuration
+// are answered as long as they are still the same, and never with other credentials.
+func TestNewConfiguration(t *testing.T) {
+	a := newAsking(t)
+	for _, name := range []string{"same", "other", "gone"} {
+		a.server.Repo(t, name+".git").Commit(t, "main", map[string]string{"f": "1"}, "First")
+	}
+	first := &config.Config{Repositories: []config.Repository{
+		a.repository("same", token("1")), a.repository("other", token("1")), a.repository("gone", token("1")),
+	}}
+	a.update(first)
+	same, other := a.lookup(&first.Repositories[0]).Repository, a.lookup(&first.Repositories[1]).Repository
+	second := &config.Config{Repositories: []config.Repository{a.repository("same", token("1")), a.repository("other", token("2"))}}
+	a.update(second)
+	if a.lookup(&second.Repositories[0]).Repository != same {
+		t.Error("a repository that has not changed is another one")
+	}
+	if a.lookup(&second.Repositories[1]).Repository == other {
+		t.Error("a repository with another token is the same")
+	}
+	if l := a.Lane(&second.Repositories[0]); l.Key != first.Repositories[0].Monitor.Remote.Origin() || l.Batch > 1 || l.Sweep {
+		t.Errorf("lane: %+v", l)
+	}
+	for i, answer := range a.heads(&first.Repositories[0], &first.Repositories[1], &first.Repositories[2], &second.Repositories[1]) {
+		if stale := i == 1 || i == 2; stale != (answer.Err != nil) || !stale && (len(answer.Heads) != 1 || answer.Way != "ls-refs") {
+			t.Errorf("answer %d: %+v", i, answer)
+		}
+	}
+	if _, err := a.Revision(t.Context(), &first.Repositories[1], "main", strings.Repeat("a", 40)); err == nil {
+		t.Error("a revision of a repository with another token")
+	}
+}
+
+// A token file that changes is read again, without a new configuration.
+func TestTokenFile(t *testing.T) {
+	a := newAsking(t)
+	a.server.Repo(t, "r.git").Commit(t, "main", map[string]string{"f": "1"}, "First")
+	a.server.Intercept(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if _, password, _ := r.BasicAuth(); password != "new" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("old")
+	cfg := &config.Config{Repositories: []config.Repository{a.repository("r", config.Auth{TokenFile: file})}}
+	a.update(cfg)
+	for _, c := range []struct {
+		token string
+		kind  sentry.FaultKind
+	}{{"old", sentry.Unauthorized}, {"new", ""}, {"worse", sentry.Unauthorized}} {
+		write(c.token)
+		answer := a.heads(&cfg.Repositories[0])[0]
+		if c.kind == "" && answer.Err != nil || c.kind != "" && (answer.Err == nil || sentry.AsFault(answer.Err).Kind != c.kind) {
+			t.Errorf("with the token %s: %+v", c.token, answer)
+		}
+		if x := a.lookup(&cfg.Repositories[0]); (x.trouble.Load() != nil) != (c.kind != "") {
+			t.Errorf("with the token %s the trouble is %+v", c.token, x.trouble.Load())
+		}
+	}
+}
