@@ -74,6 +74,7 @@ type budget struct {
 	closed  time.Time // nothing is sent before this moment
 	reason  string    // why
 	strikes int       // pauses that were asked for in a row; above 0 one request is sent at a time
+	empty   int       // refusals in a row because a purse was empty
 	quiet   map[string]time.Time
 	writes  []time.Time // of the last hour
 	took    []taken     // in the last minute

@@ -30,10 +30,13 @@ func (w *waiter) learn(resp *http.Response, body []byte) (wait time.Duration, li
 		// The purse is empty: it waits for its next window, the others do not.
 		p := b.purse(w.purse, now)
 		wait = p.reset.Add(margin).Sub(now)
+		if b.empty++; b.empty > 1 { // and it was empty after it should have been filled: something else is meant
+			wait = max(wait, b.pause(0, false, refusal(resp.StatusCode, body), now))
+		}
 	case limited, asked:
 		wait = b.pause(said, asked, refusal(resp.StatusCode, body), now)
 	case resp.StatusCode < 500 && !now.Before(b.closed):
-		b.strikes = 0
+		b.strikes, b.empty = 0, 0
 	}
 	b.pump(now)
 	return wait, limited
