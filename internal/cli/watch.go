@@ -31,6 +31,10 @@ interrupt lets what runs end within the grace period, and interrupts the rest; a
 }
 
 func (a *app) watch(ctx context.Context) error {
+	// From here on a signal is a wish to reload; before, it would end the process.
+	reloads := make(chan os.Signal, 1)
+	notifyReload(reloads)
+	defer signal.Stop(reloads)
 	cfg, warnings, err := config.Load(a.flags.config, a.configOptions(false))
 	if err != nil {
 		return a.noConfig(err)
@@ -48,7 +52,9 @@ func (a *app) watch(ctx context.Context) error {
 		level.Set(configured)
 	}
 	mask := logger.NewMasker(cfg.Secrets()...)
-	log := logger.New(a.err.Writer, level, cfg.Global.LogFormat, mask)
+	format := new(logger.Format)
+	format.Set(cfg.Global.LogFormat)
+	log := logger.NewFollowing(a.err.Writer, level, format, mask)
 	for _, w := range warnings {
 		log.Warn("configuration", "problem", w.String())
 	}
@@ -57,14 +63,11 @@ func (a *app) watch(ctx context.Context) error {
 		Load: func() (*config.Config, config.Problems, error) {
 			return config.Load(a.flags.config, a.configOptions(false))
 		},
-		Version: version(), Log: log, Level: follow, Mask: mask,
+		Version: version(), Log: log, Level: follow, Format: format, Mask: mask,
 	})
 	if err != nil {
 		return refusedStart(err)
 	}
-	reloads := make(chan os.Signal, 1)
-	notifyReload(reloads)
-	defer signal.Stop(reloads)
 	running, stop := context.WithCancel(ctx)
 	reloaded := make(chan struct{})
 	go func() {

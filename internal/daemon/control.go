@@ -62,7 +62,7 @@ func (d *Daemon) Info() *server.Daemon {
 	}
 	cfg := d.config.Load()
 	return &server.Daemon{
-		PID: os.Getpid(), Version: d.o.Version, Since: d.since, Config: cfg.File, StateDir: cfg.Global.StateDir,
+		PID: os.Getpid(), Version: d.o.Version, Since: d.since, Config: cfg.File, StateDir: cfg.Global.StateDir, Listen: d.Addr(),
 		Draining: d.draining.Load(), Reload: d.lastReload.Load(),
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"sentry/internal/command"
@@ -37,6 +38,7 @@ type Options struct {
 	Version string
 	Log     *slog.Logger
 	Level   *slog.LevelVar // set from the configuration at each reload; nil leaves the level alone
+	Format  *logger.Format // the same for the format
 	Mask    *logger.Masker // what must not be printed; the daemon adds the configuration's secrets
 	// Groups limits the daemon to rolling out these groups: a trigger in the foreground. It then watches nothing and
 	// binds no socket.
@@ -57,6 +59,9 @@ type Daemon struct {
 	deploy  *deploy.Service
 	runner  runners
 	socket  *socket // nil in the foreground
+	doors   doors
+	hooks   *server.Hooks
+	metrics *prometheus.Registry
 	logsDir string
 	since   time.Time
 
@@ -75,10 +80,10 @@ type step struct {
 }
 
 // New builds a Daemon: it takes the state directory (and refuses where another process has it), ends the processes and
-// removes the workspaces that a dead owner left, and binds the socket. Nothing runs until Run is called. The caller
+// removes the workspaces that a dead owner left, and binds the socket and the address of global.listen. Nothing runs until Run is called. The caller
 // calls Close, also after Run.
 func New(ctx context.Context, o Options) (_ *Daemon, err error) {
-	d := &Daemon{o: o, log: o.Log, since: time.Now()}
+	d := &Daemon{o: o, log: o.Log, since: time.Now(), metrics: newMetrics(o.Version)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -139,6 +144,10 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 			return nil, err
 		}
 		d.onClose("socket", d.socket.Close)
+		d.hooks = server.NewHooks(server.HooksOptions{Config: d.config.Load, Hint: d.monitor.Hint, Register: d.metrics, Log: d.log})
+		if err := d.openDoor(); err != nil {
+			return nil, err
+		}
 	}
 	return d, nil
 }
@@ -191,6 +200,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return unlessStopped(ctx, d.monitor.Run(ctx)) })
 	group.Go(func() error { defer stopServing(); return d.deploy.Run(ctx) })
 	group.Go(func() error { return d.serve(serving) })
+	group.Go(func() error { d.serveDoors(serving); return nil })
 	group.Go(func() error { d.watchConfig(ctx); return nil })
 	group.Go(func() error { d.housekeep(ctx); return nil })
 	d.log.Info("watching", "repositories", len(cfg.Repositories), "groups", len(cfg.Groups), "state_dir", cfg.Global.StateDir, "version", d.o.Version)
@@ -227,6 +237,7 @@ func (d *Daemon) Handler() http.Handler { return server.Handler(d.api()) }
 func (d *Daemon) api() server.Options {
 	return server.Options{
 		Store: d.store, Config: d.config.Load, Control: d, LogsDir: d.logsDir, Version: d.o.Version, Log: d.log,
+		Hooks: d.hooks, Metrics: d.metrics,
 	}
 }
 

@@ -21,12 +21,16 @@ func (d *Daemon) Reload(_ context.Context) error {
 	if err == nil {
 		err = needsRestart(old, next)
 	}
+	openNext := func() {}
+	if err == nil {
+		openNext, err = d.nextDoor(next)
+	}
 	result := &server.Reload{At: time.Now(), OK: err == nil}
 	if err != nil {
 		result.Message = err.Error()
 		d.lastReload.Store(result)
-		d.log.Error("the configuration was not changed: the new one is wrong", logger.KeyError, err)
-		d.decide(sentry.Decision{Verb: sentry.Refused, Reason: "the new configuration is wrong, the old one stays: " + err.Error()})
+		d.log.Error("the configuration was not changed: the new one cannot be used", logger.KeyError, err)
+		d.decide(sentry.Decision{Verb: sentry.Refused, Reason: "the new configuration cannot be used, the old one stays: " + err.Error()})
 		return err
 	}
 	for _, w := range warnings {
@@ -35,6 +39,7 @@ func (d *Daemon) Reload(_ context.Context) error {
 	d.o.Mask.Add(next.Secrets()...)
 	d.newRunner(next)
 	d.config.Store(next)
+	openNext()
 	d.network.Update(hosts(next))
 	d.asker.update(next)
 	d.monitor.Update(next)
@@ -43,6 +48,9 @@ func (d *Daemon) Reload(_ context.Context) error {
 		if level, err := logger.ParseLevel(next.Global.LogLevel); err == nil {
 			d.o.Level.Set(level)
 		}
+	}
+	if d.o.Format != nil {
+		d.o.Format.Set(next.Global.LogFormat)
 	}
 	d.deploy.Wake()
 	d.lastReload.Store(result)

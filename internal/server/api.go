@@ -26,6 +26,7 @@ type Daemon struct {
 	Since    time.Time `json:"since"`
 	Config   string    `json:"config"` // the path of the configuration file
 	StateDir string    `json:"state_dir"`
+	Listen   string    `json:"listen,omitempty"`   // the address that webhooks come to, with the port that it got
 	Draining bool      `json:"draining,omitempty"` // it was asked to end and begins nothing new
 	Reload   *Reload   `json:"reload,omitempty"`   // how the configuration was last read again; nil when it never was
 }
