@@ -288,12 +288,13 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 		}
 		return nil, err
 	}
-	if resp.StatusCode >= 500 && resp.StatusCode != http.StatusNotImplemented && !s.heavy {
-		done(errors.New(resp.Status))
-	} else if resp.StatusCode >= 500 {
-		done(errSaysNothing)
-	} else {
+	switch status := resp.StatusCode; {
+	case status < 500, status == http.StatusNotImplemented:
 		done(nil)
+	case s.heavy && (status == http.StatusBadGateway || status == http.StatusGatewayTimeout):
+		done(errSaysNothing)
+	default:
+		done(errors.New(resp.Status))
 	}
 	var said []byte
 	if resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {

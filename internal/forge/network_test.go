@@ -538,7 +538,10 @@ func TestConnectionsAreKept(t *testing.T) {
 	dials := 0
 	network := forge.NewNetwork(forge.NetworkOptions{
 		Hosts: []forge.Host{{Origin: home, CAFile: i.ca.file}}, Proxy: func(*http.Request) (*url.URL, error) { return nil, nil },
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) { dials++; return i.dial(ctx, network, address) },
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			dials++
+			return i.dial(ctx, network, address)
+		},
 	})
 	t.Cleanup(network.Close)
 	for range 20 {
