@@ -116,14 +116,14 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d.network = forge.NewNetwork(forge.NetworkOptions{Hosts: hosts(o.Config), Log: d.log})
+	d.network = forge.NewNetwork(forge.NetworkOptions{Hosts: hosts(o.Config), Log: d.log, Register: d.metrics})
 	d.onClose("network", func() error { d.network.Close(); return nil })
 	if d.git, err = git.New(git.Options{
 		StateDir: stateDir, Log: d.log, CloneTimeout: backgroundFetch, Transport: gitwire.NewTransport(d.network.TLS),
 	}); err != nil {
 		return nil, err
 	}
-	d.asker = newAsker(d.git, o.Mask, forge.Options{Network: d.network, Log: d.log})
+	d.asker = newAsker(d.git, o.Mask, forge.Options{Network: d.network, Log: d.log, Register: d.metrics})
 	d.asker.update(o.Config)
 	d.newRunner(o.Config)
 	local := &deploy.Local{Root: workspaces, LogsDir: d.logsDir, Commands: &d.runner, Mask: o.Mask, Log: d.log}

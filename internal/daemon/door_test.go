@@ -92,6 +92,7 @@ func TestTheDoorAnswersWhatTellsNothing(t *testing.T) {
 		{"GET", "/healthz", "evil.example", 200, "ok"},
 		{"GET", "/metrics", "", 200, "sentry_info{version=\"test\"} 1"},
 		{"GET", "/metrics", "sentry.example.org", 200, "go_goroutines"},
+		{"GET", "/metrics", "localhost", 200, "process_open_fds"},
 		{"GET", "/metrics", "evil.example", 421, "wrong_host"},
 		{"GET", "/api/v1/status", "", 401, "cannot prove who they are"},
 		{"GET", "/api/v1/status", "evil.example", 421, "wrong_host"},
@@ -157,8 +158,14 @@ func TestAWebhookHastens(t *testing.T) {
 		t.Errorf("%s: %+v", r.Status, r)
 	}
 	t.Logf("from the webhook to the end of the rollout: %v", time.Since(begun))
-	if _, metrics := get(t, d.Addr(), "/metrics"); !strings.Contains(metrics, `sentry_webhooks_hinted_total{forge="generic"} 1`) {
+	_, metrics := get(t, d.Addr(), "/metrics")
+	if !strings.Contains(metrics, `sentry_webhooks_hinted_total{forge="generic"} 1`) {
 		t.Errorf("metrics: %s", metrics)
+	}
+	for _, private := range []string{text, canary, w.dir, to} {
+		if strings.Contains(metrics, private) {
+			t.Errorf("metrics tell %s:\n%s", private, metrics)
+		}
 	}
 	// A stranger's word does nothing.
 	header["Authorization"] = "Bearer " + text[1:]
