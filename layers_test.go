@@ -23,6 +23,7 @@ var layers = map[string]int{
 	"server":       5,
 	"monitor":      4,
 	"deploy":       4,
+	"report":       4,
 	"git":          3,
 	"forge":        2,
 	"git/gitwire":  2,
@@ -41,7 +42,7 @@ var testHelpers = []string{"forge/forgetest", "git/gittest", "store/storetest"}
 
 // seesConfig are the only packages that know the configuration. The hands below take plain arguments, so that they
 // can be used, and understood, without it.
-var seesConfig = []string{"", "cli", "daemon", "server", "monitor", "deploy"}
+var seesConfig = []string{"", "cli", "daemon", "server", "monitor", "deploy", "report"}
 
 // forbidden are packages that must not come in, and why.
 var forbidden = map[string]string{

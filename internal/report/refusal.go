@@ -1,0 +1,112 @@
+package report
+
+import (
+	"context"
+	"time"
+
+	"sentry/internal/config"
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+	"sentry/internal/store"
+)
+
+// refusedFor is how long a refusal is believed: a right may be granted at the forge, where nothing here changes. Then the
+// next status is tried.
+const refusedFor = time.Hour
+
+// destination is what a refusal is about.
+type destination struct {
+	repository string
+	target     sentry.Target
+}
+
+// refusal is a destination that refuses statuses, and with what it was asked.
+type refusal struct {
+	side   side
+	secret sentry.Secret // what the token file held
+	since  time.Time     // by the monotonic clock
+	reason string
+}
+
+// secretOf gives the token as it is now; none where it cannot be read.
+func secretOf(r *config.Repository, target sentry.Target) sentry.Secret {
+	auth := r.Monitor.Auth
+	if target == sentry.QA {
+		auth = r.Deploy.Auth
+	}
+	secret, err := auth.Secret()
+	if err != nil {
+		return sentry.Secret{}
+	}
+	return secret
+}
+
+// refuses gives the reason for which a destination would refuse a status; "" where it is to be tried.
+func (s *Service) refuses(repo *config.Repository, target sentry.Target) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.refusals[destination{repo.Name, target}]
+	if r == nil || time.Since(r.since) >= refusedFor || r.side != sideOf(repo, target) || r.secret != secretOf(repo, target) {
+		return ""
+	}
+	return r.reason
+}
+
+// refuse gives up all that waits for a destination, and remembers why. It is told once.
+func (s *Service) refuse(ctx context.Context, repo *config.Repository, d store.Delivery, reason string, asked refusal) error {
+	var told bool
+	err := s.persist(ctx, func(ctx context.Context) (err error) {
+		told, err = s.store.Refuse(ctx, d, reason)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if told {
+		s.logOf(d).Warn("no statuses can be put on the commits of a repository; they are given up until the configuration, the token or the right changes",
+			logger.KeyError, reason)
+	}
+	asked.since, asked.reason = time.Now(), reason
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refusals[destination{repo.Name, d.Target}] = &asked
+	return nil
+}
+
+// accepts forgets that a destination refused, and brings back what is still worth saying.
+func (s *Service) accepts(ctx context.Context, to destination) error {
+	s.mu.Lock()
+	_, refused := s.refusals[to]
+	delete(s.refusals, to)
+	s.mu.Unlock()
+	if !refused {
+		return nil
+	}
+	return s.persist(ctx, func(ctx context.Context) error {
+		revived, err := s.store.Revive(ctx, to.repository, to.target)
+		if err == nil {
+			s.log.Info("statuses are taken again", logger.KeyRepository, to.repository, "target", to.target, "given_up_before", revived)
+		}
+		return err
+	})
+}
+
+// reconsider looks whether what was refused would be asked for differently now.
+func (s *Service) reconsider(ctx context.Context) error {
+	cfg := s.config()
+	var changed []destination
+	s.mu.Lock()
+	for to, r := range s.refusals {
+		repo, ok := cfg.Repository(to.repository)
+		if !ok || r.side != sideOf(repo, to.target) || r.secret != secretOf(repo, to.target) {
+			changed = append(changed, to)
+		}
+	}
+	s.mu.Unlock()
+	for _, to := range changed {
+		if err := s.accepts(ctx, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
