@@ -4,13 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"sentry/internal/config"
-	"sentry/internal/git"
+	"sentry/internal/daemon"
+	"sentry/internal/logger"
 	"sentry/internal/server"
 )
 
@@ -33,9 +35,9 @@ func newCheck(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Check everything that a rollout needs, and say how to mend it",
-		Long: `Check what the configuration needs from outside: tokens, branches, QA repositories, git, the shell, the sandbox, the
-disk, the state directory. It asks each repository once. Each line is ok, warn or fail, with a fix; any fail gives exit
-code 1. "sentry validate" checks the file alone.`,
+		Long: `Check what the configuration needs from outside: tokens with their rights, their end and what is left of their limits,
+branches, QA repositories, git, the shell, the sandbox, the disk, the state directory. It asks each repository once. Each
+line is ok, warn or fail, with a fix; any fail gives exit code 1. "sentry validate" checks the file alone.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.check(cmd.Context()) },
 	}
@@ -73,21 +75,27 @@ func (a *app) check(ctx context.Context) error {
 	return nil
 }
 
-// checkAll looks at the machine, then asks the repositories. git works in a folder of its own for it: looking makes
-// nothing in the state directory.
+// checkAll looks at the machine, then asks the forges and the repositories, by the ways of a daemon. git works in a folder
+// of its own for it: looking makes nothing in the state directory.
 func checkAll(ctx context.Context, cfg *config.Config) (found []finding, err error) {
 	folder, err := os.MkdirTemp("", "sentry-check-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	g, noGit := git.New(git.Options{StateDir: folder})
-	found = append(found, checkGit(ctx, g, noGit)...)
-	found = append(found, checkMachine(ctx, cfg)...)
+	inquiry, noGit := daemon.NewInquiry(cfg, folder, logger.NewMasker(cfg.Secrets()...), slog.New(slog.DiscardHandler))
 	if noGit != nil {
-		return found, nil
+		return append(noGitFound(noGit), checkMachine(ctx, cfg)...), nil
 	}
-	remote, err := checkRemotes(ctx, cfg, g)
+	defer inquiry.Close()
+	found = append(found, checkGit(ctx, inquiry.Git())...)
+	found = append(found, checkMachine(ctx, cfg)...)
+	accounts, err := checkAccounts(ctx, cfg, inquiry)
+	if err != nil {
+		return found, err
+	}
+	found = append(found, accounts...)
+	remote, err := checkRemotes(ctx, cfg, inquiry)
 	return append(found, remote...), err
 }
 
@@ -107,8 +115,7 @@ func findingLines(s screen, findings []finding, width int) []string {
 	}
 	var lines []string
 	for _, f := range findings {
-		st := map[string]style{checkOK: green, checkWarn: yellow, checkFail: red}[f.Status]
-		head := s.paint(st, pad(f.Status, len(checkFail))) + "  " + pad(cut(tidy(f.Subject), subjects), subjects) + "  "
+		head := s.paint(colourOfCheck(f.Status), pad(f.Status, len(checkFail))) + "  " + pad(cut(tidy(f.Subject), subjects), subjects) + "  "
 		text := wrap(tidy(f.Message), room)
 		if f.Fix != "" {
 			text = append(text, wrap("fix: "+tidy(f.Fix), room)...)
@@ -121,4 +128,8 @@ func findingLines(s screen, findings []finding, width int) []string {
 		}
 	}
 	return lines
+}
+
+func colourOfCheck(status string) style {
+	return map[string]style{checkOK: green, checkWarn: yellow, checkFail: red}[status]
 }

@@ -38,21 +38,22 @@ func checkMachine(ctx context.Context, cfg *config.Config) []finding {
 	return list
 }
 
-// checkGit judges the git that was found, or says why none was.
-func checkGit(ctx context.Context, g *git.Git, err error) []finding {
-	const subject = "git"
-	var v git.Version
-	if err == nil {
-		v, err = g.Version(ctx)
-	}
+// checkGit judges the git that was found.
+func checkGit(ctx context.Context, g *git.Git) []finding {
+	v, err := g.Version(ctx)
 	if err != nil {
-		return []finding{{checkFail, subject, err.Error(), fmt.Sprintf("install git %s or newer, and have it in PATH", git.Oldest)}}
+		return noGitFound(err)
 	}
 	missing := v.Insecure()
 	if len(missing) == 0 {
-		return []finding{{checkOK, subject, "version " + v.String(), ""}}
+		return []finding{{checkOK, "git", "version " + v.String(), ""}}
 	}
-	return []finding{{checkWarn, subject, fmt.Sprintf("version %s lacks security fixes: %s", v, strings.Join(missing, "; ")), "upgrade git; where your distribution has taken the fixes over into this version, ignore this"}}
+	return []finding{{checkWarn, "git", fmt.Sprintf("version %s lacks security fixes: %s", v, strings.Join(missing, "; ")), "upgrade git; where your distribution has taken the fixes over into this version, ignore this"}}
+}
+
+// noGitFound says why there is no git to be judged.
+func noGitFound(err error) []finding {
+	return []finding{{checkFail, "git", err.Error(), fmt.Sprintf("install git %s or newer, and have it in PATH", git.Oldest)}}
 }
 
 func checkShell() finding {

@@ -13,9 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sentry/internal/config"
-	"sentry/internal/deploy"
-	"sentry/internal/git"
-	"sentry/internal/logger"
+	"sentry/internal/daemon"
 	"sentry/internal/sentry"
 )
 
@@ -30,6 +28,7 @@ type question struct {
 	auth     config.Auth
 	patterns []sentry.Pattern
 	uses     []use
+	watched  *config.Repository // one that is watched there; nil for a QA repository
 }
 
 // use is what a part of the configuration expects of a repository.
@@ -49,7 +48,7 @@ func questions(cfg *config.Config) []*question {
 	var list []*question
 	index := map[identity]*question{}
 	places := 0
-	add := func(remote sentry.Remote, auth config.Auth, u use) {
+	add := func(remote sentry.Remote, auth config.Auth, u use) *question {
 		id := identity{remote, auth}
 		q := index[id]
 		if q == nil {
@@ -64,9 +63,11 @@ func questions(cfg *config.Config) []*question {
 		}
 		u.place, places = places, places+1
 		q.uses = append(q.uses, u)
+		return q
 	}
-	for _, r := range cfg.Repositories {
-		add(r.Monitor.Remote, r.Monitor.Auth, use{subject: r.Name, key: r.Name + ": monitor", patterns: r.Monitor.Branches})
+	for i := range cfg.Repositories {
+		r := &cfg.Repositories[i]
+		add(r.Monitor.Remote, r.Monitor.Auth, use{subject: r.Name, key: r.Name + ": monitor", patterns: r.Monitor.Branches}).watched = r
 		if branch, err := sentry.ParsePattern(r.Deploy.Branch); err == nil { // always: the configuration has checked it
 			add(r.Deploy.Remote, r.Deploy.Auth, use{subject: r.Name + " (QA)", key: r.Name + ": deploy", patterns: []sentry.Pattern{branch}})
 		}
@@ -75,13 +76,13 @@ func questions(cfg *config.Config) []*question {
 }
 
 // checkRemotes asks every repository once, some at a time. The findings are in the order of the configuration.
-func checkRemotes(ctx context.Context, cfg *config.Config, g *git.Git) ([]finding, error) {
+func checkRemotes(ctx context.Context, cfg *config.Config, inquiry *daemon.Inquiry) ([]finding, error) {
 	found := make([]finding, 2*len(cfg.Repositories))
 	var group errgroup.Group
 	group.SetLimit(checksAtOnce)
 	for _, q := range questions(cfg) {
 		group.Go(func() error {
-			heads, wrong := q.ask(ctx, g)
+			heads, wrong := q.ask(ctx, inquiry)
 			for _, u := range q.uses {
 				f := u.judge(q.remote, heads)
 				if wrong != nil {
@@ -101,17 +102,23 @@ func checkRemotes(ctx context.Context, cfg *config.Config, g *git.Git) ([]findin
 }
 
 // ask gives the branches that there are, or what is wrong.
-func (q *question) ask(ctx context.Context, g *git.Git) (map[string]string, *finding) {
+func (q *question) ask(ctx context.Context, inquiry *daemon.Inquiry) (map[string]string, *finding) {
 	if f := q.credentials(); f != nil {
 		return nil, f
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	heads, err := g.Heads(ctx, q.remote, deploy.GitAuth(q.auth, logger.NewMasker()), q.patterns)
-	if err != nil {
-		return nil, &finding{Status: checkFail, Message: err.Error(), Fix: mend(sentry.AsFault(err), q.remote, q.auth)}
+	heads, err := inquiry.Heads(ctx, q.remote, q.auth, q.patterns)
+	if err == nil {
+		return heads, nil
 	}
-	return heads, nil
+	f := &finding{Status: checkFail, Message: err.Error(), Fix: mend(sentry.AsFault(err), q.remote, q.auth)}
+	if q.watched != nil {
+		if better := inquiry.Diagnose(ctx, q.watched, err); better != err { // it says what to do
+			f.Message, f.Fix = fmt.Sprintf("%s: %v", q.remote, better), ""
+		}
+	}
+	return nil, f
 }
 
 // credentials says what is wrong with them before anybody is asked; nil where nothing is.
@@ -119,7 +126,11 @@ func (q *question) credentials() *finding {
 	if _, err := q.auth.Secret(); err != nil {
 		return &finding{Status: checkFail, Message: err.Error(), Fix: "put the token there, readable for the user that runs Sentry"}
 	}
-	for _, file := range []string{q.auth.SSHKeyFile, q.auth.KnownHostsFile} {
+	files := []string{q.auth.SSHKeyFile, q.auth.KnownHostsFile}
+	if q.auth.App != nil {
+		files = append(files, q.auth.App.KeyFile)
+	}
+	for _, file := range files {
 		if file == "" {
 			continue
 		}

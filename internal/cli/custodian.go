@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"sentry/internal/forge"
 	"sentry/internal/monitor"
 	"sentry/internal/sentry"
 	"sentry/internal/server"
@@ -44,6 +45,12 @@ func (nobody) Watches() []monitor.WatchState { return nil }
 
 // Hosts are not known: nobody asks.
 func (nobody) Hosts() []monitor.HostState { return nil }
+
+// Budgets are not known: nobody asks.
+func (nobody) Budgets() []forge.BudgetState { return nil }
+
+// Explain has nothing to tell: nobody asks.
+func (nobody) Explain(string) string { return "" }
 
 // Info is nil: this is no daemon.
 func (nobody) Info() *server.Daemon { return nil }

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"sentry/internal/config"
+	"sentry/internal/forge"
 	"sentry/internal/sentry"
 	"sentry/internal/server"
 )
@@ -123,8 +126,35 @@ func testStatus() server.Status {
 			{Name: "frozen", State: server.GroupPaused, Last: &succeeded, Waiting: 2, Paused: &server.Pause{By: "ada", Reason: "release freeze until Monday, ask Ada before you resume it"}},
 			{Name: "new", State: server.GroupIdle},
 		},
+		Budgets: []forge.BudgetState{
+			{Host: "api.github.com", Key: "token_file /etc/sentry/github", Resource: "graphql", Limit: 5000, Remaining: 4321, Reserve: 250, Reset: testNow.Add(23 * time.Minute), Used: 640},
+			{Host: "git.example", Resource: "requests_per_hour", Limit: 60, Remaining: 2, Reserve: 3, Reset: testNow.Add(time.Minute), Waiting: 3, PausedUntil: testNow.Add(42 * time.Second), Reason: "it asks for less"},
+			{Host: "open.example", Key: "token of repository shop"},
+		},
 		Hosts: []server.Host{{Host: "https://github.com:443", Breaker: "closed"}, {Host: "https://git.example:443", Breaker: "open", Waiting: 4, RetryAt: testNow.Add(30 * time.Second), Reason: "5 failures in a row"}},
 	}
+}
+
+// testExpenses are what a configuration costs: with room, without, too much, and where nobody knows.
+func testExpenses() []expense {
+	repositories := func(n int, key string, kind forge.Kind, host string, interval time.Duration) (list []*forge.Repository) {
+		remote, err := sentry.ParseRemote("https://"+host+"/x/y", sentry.RemoteRules{})
+		if err != nil {
+			panic(err)
+		}
+		for range n {
+			list = append(list, &forge.Repository{Kind: kind, Remote: remote, Interval: interval, Auth: forge.Auth{Key: key}})
+		}
+		return list
+	}
+	all := slices.Concat(repositories(3, "token_file /etc/sentry/github", forge.GitHub, "github.com", time.Minute), repositories(1, "", forge.GitLab, "gitlab.example.com", 10*time.Second),
+		repositories(2, "token of repository shop", forge.Gitea, "git.example.com:3000", time.Minute), repositories(1, "", forge.Git, "elsewhere.example", time.Minute))
+	return expenses([]config.Host{{Origin: "https://git.example.com:3000", RequestsPerHour: 100}}, all, []forge.CostOf{
+		{Host: "github.com", Key: "token_file /etc/sentry/github", Kind: forge.GitHub, Way: "GraphQL", Repositories: 300, Watches: 900, RequestsPerHour: 180, Limit: 5000, Note: "100 repositories in a query of one point"},
+		{Host: "gitlab.example.com", Kind: forge.GitLab, Way: "REST", Repositories: 1, Watches: 1, RequestsPerHour: 360, Limit: 120},
+		{Host: "git.example.com:3000", Key: "token of repository shop", Kind: forge.Gitea, Way: "search", Repositories: 2, Watches: 2, RequestsPerHour: 90},
+		{Host: "elsewhere.example", Kind: forge.Git, Way: "ls-refs", Repositories: 1, Watches: 4, RequestsPerHour: 60},
+	})
 }
 
 // on gives a screen of a width; 0 is no terminal.
@@ -157,6 +187,7 @@ func TestRendering(t *testing.T) {
 	for _, width := range []int{0, 60, 120} {
 		s := on(width, false)
 		for name, lines := range map[string][]string{
+			"budget":  expenseLines(s, testExpenses(), width),
 			"status":  statusLines(s, testStatus(), "", testNow, width, false),
 			"show":    rolloutLines(s, testRollout(), output, testNow, width),
 			"why":     storyLines(s, story, width),

@@ -78,7 +78,7 @@ Exit codes: 0 ok, 1 the rollout or a check failed, 2 wrong usage or configuratio
 		id    string
 		verbs []*cobra.Command
 	}{
-		{groupSetUp, []*cobra.Command{newValidate(a), newCheck(a), newConfig(a), newState(a)}},
+		{groupSetUp, []*cobra.Command{newValidate(a), newCheck(a), newBudget(a), newConfig(a), newState(a)}},
 		{groupRun, []*cobra.Command{newWatch(a), newTrigger(a), newDemo(a)}},
 		{groupSee, []*cobra.Command{newStatus(a), newHistory(a), newShow(a), newLogs(a), newWhy(a)}},
 		{groupAct, []*cobra.Command{newCancel(a), newRetry(a), newPause(a), newResume(a)}},

@@ -19,6 +19,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"sentry/internal/forge/forgetest"
 	"sentry/internal/git/gittest"
 )
 
@@ -30,7 +31,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
-			w := &scriptWorld{t: t, server: gittest.NewServer(t), repos: map[string]*gittest.Repo{}, started: map[string]*started{}}
+			w := &scriptWorld{t: t, server: gittest.NewServer(t), repos: map[string]*gittest.Repo{}, started: map[string]*started{}, made: map[string]bool{}}
 			env.Values[worldKey{}] = w
 			env.Setenv("GIT", w.server.URL)
 			env.Setenv("USER", "tester")
@@ -42,6 +43,9 @@ func TestScripts(t *testing.T) {
 			"push":       cmdPush,
 			"branch":     cmdBranch,
 			"account":    cmdAccount,
+			"forge":      cmdForge,
+			"forged":     cmdForged,
+			"token":      cmdToken,
 			"code":       cmdCode,
 			"start":      cmdStart,
 			"signal":     cmdSignal,
@@ -62,6 +66,8 @@ type scriptWorld struct {
 	server  *gittest.Server
 	repos   map[string]*gittest.Repo
 	started map[string]*started
+	forge   forgetest.Lab   // nil without one
+	made    map[string]bool // repositories of the forge
 }
 
 // started is a process in the background.
@@ -141,6 +147,40 @@ func cmdAccount(ts *testscript.TestScript, neg bool, args []string) {
 	worldOf(ts).server.SetToken(args[0], args[1])
 }
 
+// forge github|gitlab|gitea: starts an emulated forge at $FORGE.
+func cmdForge(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) == 1, "forge github|gitlab|gitea")
+	w := worldOf(ts)
+	switch args[0] {
+	case "github":
+		w.forge = forgetest.NewGitHub(w.t, forgetest.GitHubOptions{Loopback: true})
+	case "gitlab":
+		w.forge = forgetest.NewGitLab(w.t, forgetest.GitLabOptions{Loopback: true})
+	case "gitea":
+		w.forge = forgetest.NewEmulatedGitea(w.t, forgetest.EmulatedGiteaOptions{Loopback: true})
+	}
+	ts.Setenv("FORGE", w.forge.URL())
+}
+
+// forged NAME …: makes repositories with a branch main on the forge; one more commit where it is there.
+func cmdForged(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) > 0 && worldOf(ts).forge != nil, "forged OWNER/NAME …")
+	f := worldOf(ts).forge
+	for _, name := range args {
+		if !worldOf(ts).made[name] {
+			worldOf(ts).made[name] = true
+			f.Repository(name, false)
+		}
+		ts.Setenv("COMMIT", f.Push(name, "main"))
+	}
+}
+
+// token VARIABLE RIGHT …: makes a token of the forge with these rights.
+func cmdToken(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) > 0 && worldOf(ts).forge != nil, "token VARIABLE RIGHT …")
+	ts.Setenv(args[0], worldOf(ts).forge.Token(args[1:]...))
+}
+
 // code N COMMAND …: runs a command, which must end with exit code N.
 func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) >= 2, "code N COMMAND …")
@@ -172,7 +212,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	s.cmd = exec.Command(path, args[1:]...)
 	s.cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "GIT", "USER", "TMPDIR", "TOKEN", "NO_COLOR", "GOCOVERDIR"} {
+	for _, name := range []string{"PATH", "HOME", "GIT", "USER", "TMPDIR", "TOKEN", "FORGE", "NO_COLOR", "GOCOVERDIR"} {
 		if v := ts.Getenv(name); v != "" {
 			s.cmd.Env = append(s.cmd.Env, name+"="+v)
 		}

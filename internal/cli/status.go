@@ -1,14 +1,17 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"sentry/internal/forge"
 	"sentry/internal/sentry"
 	"sentry/internal/server"
 )
@@ -112,6 +115,10 @@ func statusLines(s screen, status server.Status, owner string, now time.Time, wi
 		for _, l := range wrap(fmt.Sprintf("%s without trouble not listed; `sentry status GROUP` lists them", counted(hidden, "branch", "branches")), width) {
 			lines = append(lines, s.paint(dim, l))
 		}
+	}
+	budgets := budgetTable(status.Budgets, now)
+	if len(budgets.rows) > 0 {
+		lines = append(append(lines, ""), trimmed(budgets.lines(s, width))...)
 	}
 	hosts := hostTable(status.Hosts, now)
 	if len(hosts.rows) > 0 {
@@ -257,6 +264,47 @@ func hostTable(hosts []server.Host, now time.Time) *table {
 		if h.RetryAt.After(now) || h.Breaker != "" && h.Breaker != "closed" {
 			t.add(text(h.Host), cell{h.Breaker, yellow}, text(fmt.Sprint(h.Waiting)), text(in(h.RetryAt, now)), text(h.Reason))
 		}
+	}
+	return t
+}
+
+// budgetTable lists what is left of what forges allow.
+func budgetTable(budgets []forge.BudgetState, now time.Time) *table {
+	t := &table{columns: []column{
+		{title: "FORGE", rank: 1, least: 12},
+		{title: "CREDENTIAL", rank: 3, least: 12},
+		{title: "BUDGET", rank: 4},
+		{title: "LEFT"},
+		{title: "OF"},
+		{title: "USED", rank: 5},
+		{title: "RESET", rank: 2},
+		{title: "WAITING", rank: 6},
+		{title: "PAUSED", rank: 2, least: 12},
+	}}
+	for _, b := range budgets {
+		left := cell{text: strconv.Itoa(b.Remaining)}
+		switch {
+		case b.Limit == 0: // it tells of no limit
+			left.text = "-"
+		case b.Remaining <= b.Reserve:
+			left.style = red
+		case b.Remaining < b.Limit/5:
+			left.style = yellow
+		}
+		row := []cell{text(b.Host), text(cmp.Or(b.Key, "none")), text(b.Resource), left, text(""), text(""), text(""), text(""), text("")}
+		if b.Limit > 0 {
+			row[4], row[6] = text(strconv.Itoa(b.Limit)), text(in(b.Reset, now))
+		}
+		if b.Used > 0 {
+			row[5] = text(strconv.Itoa(b.Used))
+		}
+		if b.Waiting > 0 {
+			row[7] = text(strconv.Itoa(b.Waiting))
+		}
+		if b.PausedUntil.After(now) {
+			row[8] = cell{strings.TrimSuffix("for "+server.Took(b.PausedUntil.Sub(now).Truncate(time.Second))+": "+b.Reason, ": "), red}
+		}
+		t.add(row...)
 	}
 	return t
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"sentry/internal/config"
+	"sentry/internal/forge"
 	"sentry/internal/sentry"
 )
 
@@ -17,6 +18,8 @@ type Status struct {
 	Daemon *Daemon `json:"daemon"` // nil where none is running
 	Items  []Group `json:"items"`
 	Hosts  []Host  `json:"hosts"`
+	// Budgets are what is left of what the APIs of forges allow each credential, as far as they were asked.
+	Budgets []forge.BudgetState `json:"budgets"`
 }
 
 // Daemon describes a running daemon.

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sentry/internal/config"
+	"sentry/internal/forge"
 	"sentry/internal/monitor"
 	"sentry/internal/sentry"
 	"sentry/internal/store"
@@ -43,6 +44,10 @@ type Control interface {
 	Hint(repository string)
 	Watches() []monitor.WatchState
 	Hosts() []monitor.HostState
+	// Budgets tells what is left of what forges allow, without asking them.
+	Budgets() []forge.BudgetState
+	// Explain tells how a configured repository is asked, and why so; "" where that is not known.
+	Explain(repository string) string
 	// Info describes the daemon; nil where it is not one that goes on running.
 	Info() *Daemon
 }

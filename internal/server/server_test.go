@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"sentry/internal/config"
+	"sentry/internal/forge"
 	"sentry/internal/monitor"
 	"sentry/internal/sentry"
 	"sentry/internal/store"
@@ -41,6 +42,7 @@ type owner struct {
 	watches []monitor.WatchState
 	hosts   []monitor.HostState
 	reload  error
+	budgets []forge.BudgetState
 	hint    func(repository string)
 	asked   func() // when somebody looks at the watches
 }
@@ -71,8 +73,10 @@ func (o *owner) Hint(repository string) {
 	}
 }
 
-func (o *owner) Hosts() []monitor.HostState { return o.hosts }
-func (o *owner) Info() *Daemon              { return o.info }
+func (o *owner) Hosts() []monitor.HostState   { return o.hosts }
+func (o *owner) Budgets() []forge.BudgetState { return o.budgets }
+func (o *owner) Explain(string) string        { return "asked over Git, which costs nothing" }
+func (o *owner) Info() *Daemon                { return o.info }
 
 var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
@@ -701,6 +705,7 @@ func TestWhy(t *testing.T) {
 	for _, c := range []struct{ query, kind, name, now string }{
 		{"about=web", "group", "web", "Group web is idle; its last rollout " + r.ID + " failed 1m ago because of the test."},
 		{"about=shop", "repository", "shop", "Repository shop belongs to group web."},
+		{"repository=shop", "repository", "shop", "It is asked over Git, which costs nothing."},
 		{"about=lone", "group", "lone", "Group lone is idle; it has not been rolled out yet."},
 		{"repository=lone", "repository", "lone", "Repository lone is a group of its own."},
 		{"about=1", "rollout", r.ID, "Rollout " + r.ID + " of group web failed"},

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"sentry/internal/config"
+	"sentry/internal/forge"
 	"sentry/internal/monitor"
 	"sentry/internal/sentry"
 	"sentry/internal/store"
@@ -28,13 +29,17 @@ func (h *handler) status(w http.ResponseWriter, r *http.Request) error {
 
 // present gathers what is, but for the last rollouts of the groups. It reads the state once for all of them.
 func (h *handler) present(ctx context.Context) (Status, error) {
-	status := Status{Items: []Group{}, Hosts: []Host{}}
+	status := Status{Items: []Group{}, Hosts: []Host{}, Budgets: []forge.BudgetState{}}
 	var asked []monitor.WatchState
 	if h.Control != nil {
 		status.Daemon = h.Control.Info()
 		asked = h.Control.Watches()
+		for _, b := range h.Control.Budgets() {
+			b.Reset, b.PausedUntil = b.Reset.UTC(), b.PausedUntil.UTC()
+			status.Budgets = append(status.Budgets, b)
+		}
 		for _, host := range h.Control.Hosts() {
-			status.Hosts = append(status.Hosts, Host{host.Host, host.Breaker, host.Waiting, host.Active, host.RetryAt, host.Reason})
+			status.Hosts = append(status.Hosts, Host{host.Host, host.Breaker, host.Waiting, host.Active, host.RetryAt.UTC(), host.Reason})
 		}
 	}
 	heads, err := h.Store.Heads(ctx)
@@ -207,7 +212,7 @@ func (x watchIndex) of(repo *config.Repository) []Watch {
 		answer := strings.Replace(a.Answer, "cannot ask "+repo.Monitor.Remote.String()+": ", "", 1)
 		w.Answer, w.Doubt, w.Failures, w.Interval = answer, a.Doubt, a.Failures, sentry.Duration(a.Interval)
 		w.Trouble = a.Failures > 0 || a.Answer == monitor.AnswerNoBranch
-		w.AskedAt, w.AnsweredAt, w.NextAt = a.LastAsked, a.LastAnswered, a.NextDue
+		w.AskedAt, w.AnsweredAt, w.NextAt = a.LastAsked.UTC(), a.LastAnswered.UTC(), a.NextDue.UTC()
 	}
 	sort.Strings(found)
 	list := []Watch{}

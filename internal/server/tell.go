@@ -139,9 +139,9 @@ func progress(r sentry.Rollout) string {
 	return strings.Join(parts, ", ")
 }
 
-// tellRepository says what a repository's watches point at and what its group does. It reports false where it is not
-// configured any more.
-func tellRepository(status Status, name string, now time.Time) (string, bool) {
+// tellRepository says what a repository's watches point at, what its group does, and how it is asked. It reports false
+// where it is not configured any more.
+func tellRepository(status Status, name, asked string, now time.Time) (string, bool) {
 	for _, g := range status.Items {
 		for _, m := range g.Members {
 			if m.Repository != name {
@@ -164,6 +164,12 @@ func tellRepository(status Status, name string, now time.Time) (string, bool) {
 			parts = append(parts, groupSentence(g, now))
 			if poll := nextPolls(status, []Member{m}, now); poll != "" {
 				parts = append(parts, poll)
+			}
+			switch {
+			case strings.HasPrefix(asked, "asked "):
+				parts = append(parts, "It is "+sentence(asked)+".")
+			case asked != "":
+				parts = append(parts, strings.ToUpper(asked[:1])+sentence(asked[1:])+".")
 			}
 			return strings.Join(parts, " "), true
 		}

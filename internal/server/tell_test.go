@@ -101,6 +101,21 @@ func TestSentences(t *testing.T) {
 	}
 }
 
+// TestHowARepositoryIsAsked: what a forge says of it becomes a sentence, however it begins.
+func TestHowARepositoryIsAsked(t *testing.T) {
+	status := Status{Items: []Group{{Name: "web", State: GroupIdle, Members: []Member{{Repository: "shop"}}}}}
+	begin := "Repository shop belongs to group web. Group web is idle; it has not been rolled out yet. No daemon is running, so nothing is polled."
+	for asked, want := range map[string]string{
+		"":                          begin,
+		"asked over Git (ls-refs).": begin + " It is asked over Git (ls-refs).",
+		"one search tells it all":   begin + " One search tells it all.",
+	} {
+		if got, known := tellRepository(status, "shop", asked, now); got != want || !known {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	}
+}
+
 func TestDurationsForPeople(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		-time.Second: "0s", 0: "0s", 999 * time.Microsecond: "0s", 49 * time.Millisecond: "49ms", 100 * time.Millisecond: "0.1s", 450 * time.Millisecond: "0.4s", 2 * time.Second: "2s", 9990 * time.Millisecond: "9.9s",

@@ -89,7 +89,11 @@ func (h *handler) tell(ctx context.Context, status Status, about About, n int) (
 		}); err != nil {
 			return story, err
 		}
-		story.Now, known = tellRepository(status, about.Name, now)
+		asked := ""
+		if h.Control != nil {
+			asked = h.Control.Explain(about.Name)
+		}
+		story.Now, known = tellRepository(status, about.Name, asked, now)
 	case "group":
 		filter.Group = about.Name
 		if err := h.addLastOf(ctx, &status, func(g Group) bool { return g.Name == about.Name }); err != nil {

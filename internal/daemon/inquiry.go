@@ -1,0 +1,95 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"sentry/internal/config"
+	"sentry/internal/deploy"
+	"sentry/internal/forge"
+	"sentry/internal/git"
+	"sentry/internal/git/gitwire"
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+)
+
+// Repositories gives what the repositories of a configuration are to the forges, in its order, to compute with: nothing
+// is asked of anybody.
+func Repositories(cfg *config.Config) []*forge.Repository {
+	a := &asker{mask: logger.NewMasker()}
+	keys := map[sentry.Secret]string{}
+	list := make([]*forge.Repository, len(cfg.Repositories))
+	for i := range cfg.Repositories {
+		list[i] = a.meet(&cfg.Repositories[i], keys).Repository
+	}
+	return list
+}
+
+// Inquiry asks servers and forges by the ways of a daemon, for a command that looks how things stand. It leaves nothing
+// behind.
+type Inquiry struct {
+	asker   *asker
+	git     *git.Git
+	network *forge.Network
+}
+
+// NewInquiry makes an Inquiry for a configuration. git may keep files in folder. The caller calls Close.
+func NewInquiry(cfg *config.Config, folder string, mask *logger.Masker, log *slog.Logger) (*Inquiry, error) {
+	q := &Inquiry{network: forge.NewNetwork(forge.NetworkOptions{Hosts: hosts(cfg), Log: log})}
+	var err error
+	if q.git, err = git.New(git.Options{StateDir: folder, Transport: gitwire.NewTransport(q.network.TLS)}); err != nil {
+		q.network.Close()
+		return nil, err
+	}
+	q.asker = newAsker(q.git, mask, forge.Options{Network: q.network, Log: log})
+	q.asker.update(cfg)
+	return q, nil
+}
+
+// Close gives the connections back.
+func (q *Inquiry) Close() { q.network.Close() }
+
+// Git is the git that was found on the machine.
+func (q *Inquiry) Git() *git.Git { return q.git }
+
+// Heads asks a repository over Git for the branches that match.
+func (q *Inquiry) Heads(ctx context.Context, remote sentry.Remote, auth config.Auth, patterns []sentry.Pattern) (map[string]string, error) {
+	how := deploy.GitAuth(auth, q.asker.mask)
+	if app := auth.App; app != nil {
+		r := &forge.Repository{Name: remote.String(), Remote: remote, Kind: forge.GitHub, Auth: forge.Auth{App: (*forge.App)(app)}}
+		how.Token = func() (sentry.Secret, error) {
+			secret, err := q.asker.forges.Token(ctx, r)
+			q.asker.mask.Add(secret)
+			return secret, err
+		}
+	}
+	return q.git.Heads(ctx, remote, how, patterns)
+}
+
+// Diagnose says more of why a watched repository does not answer.
+func (q *Inquiry) Diagnose(ctx context.Context, r *config.Repository, err error) error {
+	if x := q.asker.lookup(r); x != nil {
+		return q.asker.forges.Diagnose(ctx, x.Repository, err)
+	}
+	return err
+}
+
+// Account tells at which host and with which credential a watched repository is asked over an API; repositories with the
+// same answer share what is allowed there. It reports false where there is no API.
+func (q *Inquiry) Account(r *config.Repository) (host, credential string, ok bool) {
+	x := q.asker.lookup(r)
+	if x == nil || x.Kind == forge.Git || x.Remote.Scheme() == "file" {
+		return "", "", false
+	}
+	return x.Remote.Host(), x.Auth.Key, true
+}
+
+// Access tells what the credential of a watched repository may do, and what is left of it.
+func (q *Inquiry) Access(ctx context.Context, r *config.Repository) (forge.Access, error) {
+	x := q.asker.lookup(r)
+	if x == nil {
+		return forge.Access{}, errors.New("it is not in the configuration")
+	}
+	return q.asker.forges.Access(ctx, x.Repository)
+}
