@@ -22,7 +22,7 @@ func (errAnonymous) Is(target error) bool { return target == ErrUnauthenticated 
 // that needs a role, except to look at the paths in open.
 func Anonymous(open ...string) func(*http.Request, Role) (Caller, error) {
 	return func(r *http.Request, need Role) (Caller, error) {
-		if need == RoleRead && r.Method == http.MethodGet && slices.Contains(open, r.URL.Path) {
+		if need == RoleRead && slices.Contains(open, r.URL.Path) {
 			return Caller{}, nil
 		}
 		return Caller{}, errAnonymous{}

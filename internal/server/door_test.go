@@ -51,6 +51,11 @@ func TestAnonymousSeesNothing(t *testing.T) {
 				t.Errorf("GET %s: %s", path, w.Body)
 			}
 		}
+		for _, need := range []Role{RoleAct, RoleAdmin} {
+			if _, err := Anonymous(open...)(httptest.NewRequest("POST", "/metrics", nil), need); !errors.Is(err, ErrUnauthenticated) {
+				t.Errorf("whoever may look may %s: %v", need, err)
+			}
+		}
 		if w := f.send("POST", "/metrics", "", nil); w.Code != 405 {
 			t.Errorf("POST /metrics: %d", w.Code)
 		}
@@ -211,8 +216,13 @@ func TestSlowSendersDoNotKeepOthersOut(t *testing.T) {
 	if _, ok := f.enter("192.0.2.1:9999", later); ok {
 		t.Error("one more of the same address is let in")
 	}
-	if _, ok := f.enter("192.0.2.2:1", later); !ok {
-		t.Error("another address is refused")
+	for i := insideOfOne; i < insideOfAll; i++ {
+		if _, ok := f.enter(fmt.Sprintf("192.0.2.2%d:1", i%20), later.Add(time.Duration(i)*time.Second)); !ok {
+			t.Fatalf("number %d, of another address, is refused", i)
+		}
+	}
+	if _, ok := f.enter("192.0.2.3:1", later.Add(time.Hour)); ok {
+		t.Error("there is no end to it")
 	}
 }
 
@@ -340,9 +350,15 @@ func TestBusyConnectionsStay(t *testing.T) {
 				t.Errorf("connection %d got no answer", i)
 			}
 		}
-		// They are of no use again, and the oldest makes room.
-		if sixth := ask("/"); !answered(sixth) || !gone(first) && !gone(second) && !gone(fourth) {
-			t.Error("after the answers there is no room")
+		// They are of no use again, and the one that has been so for the longest time makes room.
+		for _, conn := range []net.Conn{first, fourth, second} {
+			if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil || !answered(conn) {
+				t.Errorf("a second request: %v", err)
+			}
+			synctest.Wait()
+		}
+		if sixth := ask("/"); !answered(sixth) || !gone(first) || gone(fourth) || gone(second) {
+			t.Error("after the answers there is no room, or the wrong one made it")
 		}
 		_ = s.Close()
 		<-ended

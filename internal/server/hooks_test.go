@@ -462,6 +462,10 @@ func TestWebhookSecretIsOfItsRepositories(t *testing.T) {
 			t.Errorf("%.20s: %d %s", path, out.Code, out.Body)
 		}
 	}
+	// Nor is a webhook of one forge about a repository of another, whatever is known.
+	if out := w.send("/hooks/github/shop0", signed("github", globalSecret, body), body); out.Code != 401 {
+		t.Errorf("for a repository of GitLab: %d", out.Code)
+	}
 	// One that cannot be read is said once, to those who run Sentry. It is not replaced by the global one.
 	if out := w.send("/hooks/github/broken", signed("github", globalSecret, of("broken")), of("broken")); out.Code != 401 || w.hints() != "" {
 		t.Errorf("with the global secret: %d", out.Code)
@@ -556,6 +560,52 @@ func TestManyWebhookSecrets(t *testing.T) {
 	}
 	if !strings.Contains(w.said.String(), "need the repository's name in the path") {
 		t.Errorf("nothing is said of it: %s", &w.said)
+	}
+}
+
+// A reload holds for webhooks, too.
+func TestWebhooksFollowTheConfiguration(t *testing.T) {
+	w := newHookWorld(t, shapes[0].url)
+	body := payload(t, "github-push")
+	if w.push("github", globalSecret, body); w.hints() != "shop0" {
+		t.Error("before it there is no hint")
+	}
+	w.add("twin", shapes[0].url, "github", "")
+	w.now = w.now.Add(time.Hour)
+	if w.push("github", globalSecret, body); w.hints() != "shop0 twin" {
+		t.Error("of two repositories at one address not both are hinted")
+	}
+	next := *w.config
+	next.Repositories = next.Repositories[3:]
+	w.config = &next
+	w.now = w.now.Add(time.Hour)
+	if w.push("github", globalSecret, body); w.hints() != "twin" {
+		t.Error("what is no longer configured is hinted")
+	}
+}
+
+// System hooks tell of much that is no push.
+func TestWebhookOfOtherSystemEvents(t *testing.T) {
+	w := newHookWorld(t, shapes[2].url)
+	for _, event := range []string{"project_create", "tag_push", "repository_update", "user_create", ""} {
+		body := bytes.Replace(payload(t, "gitlab-system-push"), []byte(`"event_name": "push"`), []byte(`"event_name": "`+event+`"`), 1)
+		if out := w.send("/hooks/gitlab", shapes[2].header(body), body); out.Code != 202 || w.hints() != "" {
+			t.Errorf("%s: %d", event, out.Code)
+		}
+	}
+}
+
+func TestHookDepth(t *testing.T) {
+	nested := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
+	for text, want := range map[string]bool{
+		"": true, nested(maxHookDepth): true, nested(maxHookDepth + 1): false, nested(10_000_000): false,
+		strings.Repeat("{}", 1000): true, strings.Repeat(`{"a":[`, maxHookDepth/2): true, strings.Repeat(`{"a":[`, maxHookDepth/2+1): false,
+		`"` + strings.Repeat("[", 100) + `"`: true, `"\"` + strings.Repeat("[", 100) + `"`: true, `"\\"` + strings.Repeat("[", 100): false, `"\`: true,
+		strings.Repeat("]", 1000) + nested(maxHookDepth): true,
+	} {
+		if got := shallow([]byte(text)); got != want {
+			t.Errorf("%.40s of %d bytes: %v", text, len(text), got)
+		}
 	}
 }
 
