@@ -2,6 +2,7 @@ package forge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -77,7 +78,8 @@ type budget struct {
 	empty   int       // refusals in a row because a purse was empty
 	quiet   map[string]time.Time
 	writes  []time.Time // of the last hour
-	took    []taken     // in the last minute
+	took    []taken       // in the last minute
+	usual   time.Duration // what a request takes
 	timer   *time.Timer
 }
 
@@ -151,16 +153,21 @@ func burst(left int, lasting time.Duration) float64 {
 	return max(minBurst, float64(left)*min(1, float64(burstTime)/float64(max(lasting, 1))))
 }
 
-// wait waits until a request may be sent. Where that would be after the deadline of ctx, it gives a fault of kind
+// wait waits until a request may be sent, but no longer than patience, which is longestQueue where it is 0. Where its turn
+// would come later, or so late that there would be no time for an answer before ctx ends, it gives a fault of kind
 // RateLimited at once. Whoever gets a waiter tells it what came of the request: learn, and free in any case.
-func (b *budget) wait(ctx context.Context, p purse, c class, writes bool, path string) (*waiter, error) {
+func (b *budget) wait(ctx context.Context, p purse, c class, writes bool, path string, patience time.Duration) (*waiter, error) {
 	w := &waiter{budget: b, purse: p, class: c, writes: writes, path: path, turn: make(chan error, 1)}
-	now := time.Now()
-	w.deadline = now.Add(longestQueue)
-	if d, ok := ctx.Deadline(); ok {
-		w.deadline = d
+	if patience <= 0 {
+		patience = longestQueue
 	}
+	now := time.Now()
+	w.deadline = now.Add(patience)
 	b.mu.Lock()
+	if d, ok := ctx.Deadline(); ok {
+		left := d.Sub(now)
+		w.deadline = earlier(w.deadline, d.Add(-min(2*b.usual, left/2)))
+	}
 	at, _ := slices.BinarySearchFunc(b.queue, w, func(in, w *waiter) int {
 		if in.before(w) {
 			return -1
@@ -170,12 +177,15 @@ func (b *budget) wait(ctx context.Context, p purse, c class, writes bool, path s
 	b.queue = slices.Insert(b.queue, at, w)
 	b.pump(now)
 	b.mu.Unlock()
+	late := time.NewTimer(w.deadline.Sub(now))
+	defer late.Stop()
 	select {
 	case err := <-w.turn:
 		if err != nil {
 			return nil, err
 		}
 		return w, nil
+	case <-late.C:
 	case <-ctx.Done():
 	}
 	b.mu.Lock()
@@ -188,7 +198,17 @@ func (b *budget) wait(ctx context.Context, p purse, c class, writes bool, path s
 	if i < 0 && <-w.turn == nil { // its turn came at the same moment
 		w.unsent()
 	}
-	return nil, &sentry.Fault{Kind: sentry.Transient, Err: fmt.Errorf("waited for a turn among the requests of this credential: %w", ctx.Err())}
+	if ctx.Err() != nil {
+		return nil, sentry.Faultf(sentry.Transient, "waited for a turn among the requests of this credential: %w", ctx.Err())
+	}
+	return nil, &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: time.Second, Err: errors.New("not asked: too many requests of this credential are waiting")}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // before reports whether w comes to its turn before other, or has come to the queue before it.
@@ -442,8 +462,10 @@ func (w *waiter) free() {
 	if !w.learned { // it may have arrived, and been counted
 		b.spend(w, now)
 	}
+	took := now.Sub(w.since)
+	b.usual += (took - b.usual) / 8
 	if len(b.busy) > 0 {
-		b.took = append(b.took, taken{now, now.Sub(w.since), w.purse})
+		b.took = append(b.took, taken{now, took, w.purse})
 	}
 	b.active--
 	b.pump(now)
@@ -489,11 +511,14 @@ func (b *budget) shut() bool {
 	defer b.mu.Unlock()
 	now := time.Now()
 	soon := now.Add(patience)
-	w := b.purses[graphqlPurse]
-	if w == nil {
-		w = b.purses[corePurse]
+	p := graphqlPurse
+	if b.purses[p] == nil {
+		p = corePurse
 	}
-	for _, w := range []*window{w, b.own} {
+	if b.rested(p, now).After(soon) {
+		return true
+	}
+	for _, w := range []*window{b.purses[p], b.own} {
 		if w == nil {
 			continue
 		}

@@ -69,7 +69,7 @@ func (l *miser) answer(took time.Duration) *http.Response {
 // ask waits for a turn and asks. It gives how long it waited.
 func (l *miser) ask(ctx context.Context, b *budget, c class, took time.Duration) (time.Duration, error) {
 	start := time.Now()
-	w, err := b.wait(ctx, corePurse, c, false, "/x")
+	w, err := b.wait(ctx, corePurse, c, false, "/x", 0)
 	if err != nil {
 		return time.Since(start), err
 	}
@@ -241,7 +241,7 @@ func TestBudgetPauses(t *testing.T) {
 		turn := func() *waiter {
 			t.Helper()
 			for {
-				w, err := b.wait(t.Context(), corePurse, asking, false, "/x")
+				w, err := b.wait(t.Context(), corePurse, asking, false, "/x", 0)
 				if err == nil {
 					if time.Now().Before(until) {
 						t.Fatalf("%v too early", time.Until(until))
@@ -259,7 +259,7 @@ func TestBudgetPauses(t *testing.T) {
 		w := turn()
 		limited, end := context.WithTimeout(t.Context(), time.Second)
 		defer end()
-		if _, err := b.wait(limited, corePurse, asking, false, "/x"); err == nil {
+		if _, err := b.wait(limited, corePurse, asking, false, "/x", 0); err == nil {
 			t.Error("two are sent to see how things are")
 		}
 		w.learn(&http.Response{StatusCode: http.StatusOK, Header: http.Header{}}, nil)
@@ -284,7 +284,7 @@ func TestBudgetAbsurdResets(t *testing.T) {
 				n := 0
 				end := time.Now().Add(3 * time.Hour)
 				for time.Now().Before(end) {
-					w, err := b.wait(t.Context(), corePurse, asking, false, "/x")
+					w, err := b.wait(t.Context(), corePurse, asking, false, "/x", 0)
 					if err != nil {
 						time.Sleep(sentry.AsFault(err).RetryAfter)
 						continue
@@ -319,7 +319,7 @@ func TestBudgetOtherLimits(t *testing.T) {
 		for range 10 {
 			wait.Go(func() {
 				for ctx.Err() == nil {
-					w, err := b.wait(ctx, corePurse, c, writes, "/x")
+					w, err := b.wait(ctx, corePurse, c, writes, "/x", 0)
 					if err != nil {
 						time.Sleep(min(sentry.AsFault(err).RetryAfter+time.Second, lasting))
 						continue
@@ -381,7 +381,7 @@ func TestBudgetOtherLimits(t *testing.T) {
 func TestBudgetOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBudget(rules{concurrency: 1}, Host{})
-		first, err := b.wait(t.Context(), corePurse, asking, false, "/x")
+		first, err := b.wait(t.Context(), corePurse, asking, false, "/x", 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -392,7 +392,7 @@ func TestBudgetOrder(t *testing.T) {
 			wait.Go(func() {
 				ctx, cancel := context.WithTimeout(t.Context(), deadline)
 				defer cancel()
-				w, err := b.wait(ctx, corePurse, c, false, "/x")
+				w, err := b.wait(ctx, corePurse, c, false, "/x", 0)
 				mu.Lock()
 				defer mu.Unlock()
 				if err != nil {
@@ -438,7 +438,7 @@ func TestBudgetConserves(t *testing.T) {
 					time.Sleep(delay)
 					ctx, cancel := context.WithTimeout(t.Context(), patience)
 					defer cancel()
-					w, err := b.wait(ctx, corePurse, c, false, "/x")
+					w, err := b.wait(ctx, corePurse, c, false, "/x", 0)
 					if err != nil {
 						if f := sentry.AsFault(err); f.Kind != sentry.RateLimited && !errors.Is(err, context.DeadlineExceeded) {
 							t.Errorf("it failed with %v", err)
@@ -473,7 +473,7 @@ func TestBudgetPollInterval(t *testing.T) {
 		ask := func(path string) time.Duration {
 			t.Helper()
 			start := time.Now()
-			w, err := b.wait(t.Context(), corePurse, asking, false, path)
+			w, err := b.wait(t.Context(), corePurse, asking, false, path, 0)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -42,6 +42,8 @@ type call struct {
 	heavy bool
 	// once forbids to ask again after a passing failure. Only what reads is asked again at all.
 	once bool
+	// patience is how long to wait for a turn; 0: as long as anybody does.
+	patience time.Duration
 }
 
 // reply is an answer, read to its end. Its status is one of 2xx, or 304.
@@ -113,7 +115,7 @@ func (a *account) send(ctx context.Context, c call) (*reply, error) {
 		return nil, &sentry.Fault{Kind: sentry.Invalid, Err: err}
 	}
 	start := time.Now()
-	resp, err := a.client(c.class, c.purse, c.heavy).Do(req)
+	resp, err := a.sending(&sender{class: c.class, purse: c.purse, heavy: c.heavy, patience: c.patience}).Do(req)
 	if err != nil {
 		return nil, a.failed(ctx, a.address(c), err)
 	}
@@ -187,19 +189,25 @@ func (a *account) address(c call) string {
 // from the answers; for our own requests and for those of client libraries. What it refuses itself, and what the other
 // side refuses for being too much, or for the token, comes as a *sentry.Fault in the chain of the error.
 func (a *account) client(c class, p purse, heavy bool) *http.Client {
-	if p == "" {
-		p = corePurse
+	return a.sending(&sender{class: c, purse: p, heavy: heavy})
+}
+
+func (a *account) sending(s *sender) *http.Client {
+	if s.purse == "" {
+		s.purse = corePurse
 	}
-	return a.forges.o.Network.client(a.origin, &sender{account: a, class: c, purse: p, heavy: heavy, next: a.forges.o.Network.only(a.origin)})
+	s.account, s.next = a, a.forges.o.Network.only(a.origin)
+	return a.forges.o.Network.client(a.origin, s)
 }
 
 // sender sends requests of an account.
 type sender struct {
-	account *account
-	class   class
-	purse   purse
-	heavy   bool
-	next    http.RoundTripper
+	account  *account
+	class    class
+	purse    purse
+	heavy    bool
+	patience time.Duration
+	next     http.RoundTripper
 }
 
 // RoundTrip sends a request, when it may, with the token.
@@ -264,7 +272,7 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 	if err != nil {
 		return nil, &sentry.Fault{Kind: sentry.Transient, RetryAfter: 0, Err: &unavailable{host: hostOf(a.origin)}}
 	}
-	turn, err := a.budget.wait(req.Context(), s.purse, s.class, writes(req, s.purse), req.URL.Path)
+	turn, err := a.budget.wait(req.Context(), s.purse, s.class, writes(req, s.purse), req.URL.Path, s.patience)
 	if err != nil {
 		done(errSaysNothing)
 		return nil, err

@@ -201,7 +201,7 @@ func (g *gitHub) ask(ctx context.Context, items []*item) error {
 	start := time.Now()
 	var said graphqlAnswer
 	r, err := g.a.call(ctx, call{
-		purse: graphqlPurse, method: http.MethodPost, path: graphqlAddress(g.a.base), in: map[string]string{"query": queryOf(items)}, heavy: heavy, once: true,
+		purse: graphqlPurse, method: http.MethodPost, path: graphqlAddress(g.a.base), in: map[string]string{"query": queryOf(items)}, heavy: heavy, once: true, patience: patience,
 	}, &said)
 	took := time.Since(start)
 	if r != nil {

@@ -16,8 +16,8 @@ import (
 // Of asking over Git.
 const (
 	atOnce    = 8 // repositories of one question that are asked at the same time
-	perSecond = 50
-	burstOf   = 100
+	perSecond = 100
+	burstOf   = 200
 	troubles  = 3 // failures in a row, after which the rest of a question is not asked
 	suspects  = 3 // repositories in a row that refuse a credential, until it is the credential's fault
 
