@@ -178,7 +178,9 @@ func (g *gitea) access(ctx context.Context, r *Repository) (Access, error) {
 	if err != nil {
 		return access, err
 	}
-	problem := func(format string, args ...any) { access.Problems = append(access.Problems, fmt.Sprintf(format, args...)) }
+	problem := func(format string, args ...any) {
+		access.Problems = append(access.Problems, fmt.Sprintf(format, args...))
+	}
 	if !g.a.credential().anonymous() {
 		var user struct {
 			Login string `json:"login"`

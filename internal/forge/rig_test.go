@@ -1,9 +1,12 @@
 package forge_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
+	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -188,4 +191,70 @@ func show(a forge.Answer) string {
 	default:
 		return fmt.Sprintf("%v by %s", a.Heads, a.Way)
 	}
+}
+
+var sha40 = regexp.MustCompile(`\b[0-9a-f]{40}\b`)
+
+// recorder keeps an answer.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
+func (r *recorder) Flush()                      {}
+
+// sharing is a Lab that several tests share: each has repositories of its own, whatever it calls them, and all have the
+// others in common.
+type sharing struct {
+	forgetest.Lab
+	suffix  string
+	company bool // the others are there
+}
+
+func (l *sharing) name(repository string) string {
+	if strings.HasPrefix(repository, "team/other") {
+		return repository
+	}
+	return repository + l.suffix
+}
+
+func (l *sharing) Repository(repository string, private bool) string {
+	return l.Lab.Repository(l.name(repository), private)
+}
+
+func (l *sharing) Push(repository, branch string) string {
+	return l.Lab.Push(l.name(repository), branch)
+}
+
+func (l *sharing) ForcePush(repository, branch string) string {
+	return l.Lab.ForcePush(l.name(repository), branch)
+}
+
+func (l *sharing) Set(repository, branch, commit string) {
+	l.Lab.Set(l.name(repository), branch, commit)
+}
+
+func (l *sharing) Delete(repository, branch string) { l.Lab.Delete(l.name(repository), branch) }
+
+func (l *sharing) Head(repository, branch string) string {
+	return l.Lab.Head(l.name(repository), branch)
+}
+
+func (l *sharing) Rename(repository, to string) { l.Lab.Rename(l.name(repository), l.name(to)) }
+
+func (l *sharing) Remove(repository string) { l.Lab.Remove(l.name(repository)) }
+
+func (l *sharing) Statuses(repository, commit string) []forgetest.Status {
+	return l.Lab.Statuses(l.name(repository), commit)
+}
+
+// History is that of a real Gitea.
+func (l *sharing) History(repository, commit string) []forgetest.Status {
+	return l.Lab.(interface {
+		History(repository, commit string) []forgetest.Status
+	}).History(l.name(repository), commit)
 }
