@@ -25,6 +25,7 @@ type GitLab struct {
 	statuses []*gitlabStatus
 	sick     map[string]bool // repositories whose Gitaly is away, in lower case: whether it says so
 	queries  []GitLabQuery
+	tooMuch  int // queries whose complexity was more than allowed
 }
 
 var _ Lab = (*GitLab)(nil)
@@ -35,6 +36,7 @@ type GitLabOptions struct {
 	Version   string        // "18.5" where empty: what GraphQL knows depends on it
 	PerMinute int           // requests of the API in a minute, for each token: 2,000 where 0
 	Gitaly    time.Duration // how long GitLab takes to ask the Git side for one commit
+	Allowed   int           // complexity of a query: 250 with a token, 200 without, where 0
 	NoGraphQL bool          // as behind a proxy that lets only /api/v4 pass
 }
 
@@ -135,6 +137,13 @@ func (g *GitLab) Queries() []GitLabQuery {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.Clone(g.queries)
+}
+
+// TooComplex tells how many queries were refused for their complexity.
+func (g *GitLab) TooComplex() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.tooMuch
 }
 
 // Statuses gives those of a commit, the newest of each context.

@@ -55,12 +55,18 @@ func (g *GitLab) serveGraphQL(w http.ResponseWriter, r *http.Request) {
 	if token != nil {
 		q.limit = gitlabKnown
 	}
+	if g.o.Allowed > 0 {
+		q.limit = g.o.Allowed
+	}
 	if q.check("Query", fields, []any{"query"}); len(q.errors) > 0 {
 		answerJSON(w, http.StatusOK, graphqlErrors(q.errors...))
 		return
 	}
 	q.seen.Complexity, q.seen.Characters = sum(fields), utf8.RuneCountInString(in.Query)
 	if q.seen.Complexity > q.limit {
+		g.mu.Lock()
+		g.tooMuch++
+		g.mu.Unlock()
 		mistake(http.StatusOK, fmt.Sprintf("Query has complexity of %d, which exceeds max complexity of %d", q.seen.Complexity, q.limit))
 		return
 	}
