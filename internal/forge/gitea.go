@@ -19,21 +19,21 @@ import (
 // as there are. What has changed is then asked over Git, and so is what the search says nothing about.
 //
 // The search is not believed blindly:
-//   - updated_at counts seconds, and is written after the push, up to some seconds later: each search looks back over the
-//     time since the one before the last, and some more; and what was changed just now is asked once more afterwards.
+//   - updated_at counts seconds, and is written after the push, up to some seconds later: a search goes back to what was the
+//     latest change at a search some while before the last one, since when nothing can have been written with an earlier
+//     time; and what was changed just now is asked once more afterwards.
 //   - A repository is only left to the search when the search has been seen to show it.
 //   - Mirrors carry the time of their newest commit, which may be long ago: they are asked one by one.
 //   - Every repository is asked itself now and then, spread over the time, whatever the search says.
 
 // Of the search.
 const (
-	giteaFew     = 4  // repositories from which on a search is worth it
-	giteaFirst   = 10 // results at first: a search for ten costs a third of one for fifty
-	giteaPage    = 50 // the most that Gitea gives, by its default
-	giteaPages   = 10 // to read through, for the changes since the last search
-	giteaOverlap = 10 * time.Second
+	giteaFew     = 4                // repositories from which on a search is worth it
+	giteaFirst   = 10               // results at first: a search for ten costs a third of one for fifty
+	giteaPage    = 50               // the most that Gitea gives, by its default
+	giteaPages   = 10               // to read through, for the changes since the last search
+	giteaOverlap = 10 * time.Second // nothing is written that much later than it says
 	giteaSettle  = 3 * time.Second  // when a change just seen is asked about once more
-	giteaFuture  = time.Minute      // what is changed later than that has a wrong date
 	giteaVerify  = 15 * time.Minute // every repository is asked itself so often, or in ten intervals where those are longer
 	giteaVerify1 = time.Second      // but all of them together no more often than this
 	giteaSurvey  = 10 * time.Second // how long to look at a time whether the search shows what is watched
@@ -51,13 +51,17 @@ type gitea struct {
 	watches map[*Repository]*giteaWatch
 	places  map[string]*giteaPlace // by name, in lower case
 	byID    map[int64]*giteaPlace
-	began   [2]time.Time // when the last two searches were made
-	newest  [2]time.Time // the latest change that they showed
-	page    int          // of a survey that goes on, 0 where none does
-	plain   bool         // surveys page by page are not understood
-	refused time.Time    // the search is left alone until then
+	settled time.Time // every change up to this moment of theirs was seen; zero before the first search
+	blind   bool      // more has changed than could be read: all are asked themselves, until what comes then can be told
+	newest  time.Time // the latest change that was seen
+	since   time.Time // when that was, by our clock
+	clock   time.Time // theirs at the last search
+	read    time.Time // ours at that moment
+	page    int       // of a survey that goes on, 0 where none does
+	plain   bool      // surveys page by page are not understood
+	refused time.Time // the search is left alone until then
 	why     string
-	crowded int // searches in a row that cost more than they spared
+	debt    int // by how much searches have cost more than they spared
 	wrong   int // answers in a row that made no sense
 }
 
@@ -124,7 +128,10 @@ func (g *gitea) update(members []*Repository) {
 func (g *gitea) lane() (batch int, sweep bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.watches), g.sweeps()
+	if !g.sweeps() {
+		return 1, false
+	}
+	return len(g.watches), true
 }
 
 func (g *gitea) sweeps() bool {
@@ -195,7 +202,7 @@ func (g *gitea) due(r *Repository, w *giteaWatch, now time.Time) bool {
 	case w.version != p.version:
 		w.again = time.Time{}
 		// Another push in the same second leaves no trace, and one whose second has passed is done.
-		if !p.updated.Before(g.newest[1].Add(-giteaOverlap)) {
+		if !p.updated.Before(g.newest.Add(-giteaOverlap)) {
 			w.again = now.Add(giteaSettle)
 		}
 	case !w.again.IsZero() && !now.Before(w.again):
@@ -254,15 +261,24 @@ func (g *gitea) find(ctx context.Context, query url.Values) (found []giteaFound,
 
 // leave leaves the search alone for a while, and then begins anew. The caller holds g.mu.
 func (g *gitea) leave(why string) {
-	g.refused, g.why, g.crowded, g.wrong = time.Now().Add(giteaAside), why, 0, 0
-	g.began, g.newest = [2]time.Time{}, [2]time.Time{}
+	g.refused, g.why, g.debt, g.wrong = time.Now().Add(giteaAside), why, 0, 0
+	g.restart()
+}
+
+// restart forgets what searches have told: every repository is asked itself before the search is believed again. The
+// caller holds g.mu.
+func (g *gitea) restart() {
+	g.settled, g.newest, g.blind = time.Time{}, time.Time{}, false
+	g.openAll()
+}
+
+func (g *gitea) openAll() {
 	for _, w := range g.watches {
 		w.version = -1
 	}
 }
 
-// search asks what has changed since the search before the last one: whatever comes between two pages, or late, is seen
-// twice or at all.
+// search asks what has changed since all was settled.
 func (g *gitea) search(ctx context.Context) (total int, err error) {
 	start := time.Now()
 	query := url.Values{"sort": {"updated"}, "order": {"desc"}, "limit": {strconv.Itoa(giteaFirst)}}
@@ -271,32 +287,26 @@ func (g *gitea) search(ctx context.Context) (total int, err error) {
 		return 0, err
 	}
 	g.mu.Lock()
-	first := g.began[0].IsZero()
-	// By their clock, as far as it is shown; and not later than what was seen, as who shows the clock may be another machine.
-	since := server.Add(-start.Sub(g.began[0]))
-	if g.newest[0].Before(since) {
-		since = g.newest[0]
+	if g.read.IsZero() || server.Sub(g.clock)-start.Sub(g.read) < -giteaOverlap/2 {
+		g.restart() // their clock was put back: what is changed now may look older than what was changed before
 	}
-	since = since.Add(-giteaOverlap)
-	watched := len(g.watches)
+	g.clock, g.read = server, start
+	settled, watched := g.settled, len(g.watches)
+	most := max(giteaPages, watched/10)
 	g.mu.Unlock()
 
 	all, pages := found, 1
-	if !first && reaches(found, giteaFirst, since) {
+	if !settled.IsZero() && reaches(found, giteaFirst, settled) {
 		all = nil
-		most := max(giteaPages, watched/10)
-		for page := 1; ; page++ {
-			if page > most {
-				return 0, g.giveUp("more repositories change there than a search can list")
-			}
-			query.Set("limit", strconv.Itoa(giteaPage))
+		query.Set("limit", strconv.Itoa(giteaPage))
+		for page := 1; page <= most; page++ {
 			query.Set("page", strconv.Itoa(page))
 			if found, _, _, err = g.find(ctx, query); err != nil {
 				return 0, err
 			}
 			pages++
 			all = append(all, found...)
-			if !reaches(found, giteaPage, since) {
+			if !reaches(found, giteaPage, settled) {
 				break
 			}
 		}
@@ -306,38 +316,38 @@ func (g *gitea) search(ctx context.Context) (total int, err error) {
 	defer g.mu.Unlock()
 	newest := time.Time{}
 	for _, f := range all {
-		if f.Updated.After(newest) && f.Updated.Before(server.Add(giteaFuture)) {
+		if f.Updated.After(newest) && !f.Mirror {
 			newest = f.Updated
 		}
 		g.note(f)
 	}
-	if newest.Before(g.newest[1]) && g.newest[1].Before(server.Add(giteaFuture)) {
-		newest = g.newest[1] // the latest one was deleted
+	switch {
+	case pages > most:
+		g.restart()
+		g.blind, g.newest, g.since = true, newest, start
+	case g.blind && start.Sub(g.since) < giteaOverlap:
+		g.openAll()
+	case g.blind:
+		g.openAll()
+		g.blind, g.settled, g.newest, g.since = false, g.newest, newest, start
+	case settled.IsZero():
+		g.settled, g.newest, g.since = newest.Add(-giteaOverlap), newest, start
+	case start.Sub(g.since) >= giteaOverlap:
+		g.settled, g.newest, g.since = g.newest, newest, start
 	}
-	if first {
-		g.began[1], g.newest[1] = start, newest
+	spared := 0
+	if !g.settled.IsZero() {
+		spared = watched / 2 // a page of the search is worth two questions over Git
 	}
-	g.began = [2]time.Time{g.began[1], start}
-	g.newest = [2]time.Time{g.newest[1], newest}
-	if g.crowded++; pages <= max(1, watched/2) {
-		g.crowded = 0
-	} else if g.crowded >= 3 {
+	if g.debt = max(0, g.debt+pages-spared); g.debt > 2*max(giteaPages, watched) {
 		g.leave("so much happens there that asking each is cheaper")
 	}
 	return total, nil
 }
 
-// giveUp tells that the search does not do.
-func (g *gitea) giveUp(why string) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.leave(why)
-	return sentry.Faultf(sentry.Invalid, "%s", why)
-}
-
-// reaches reports whether there may be more that has changed since a moment on the next page.
-func reaches(found []giteaFound, limit int, since time.Time) bool {
-	return len(found) >= limit && !found[len(found)-1].Updated.Before(since)
+// reaches reports whether there may be more on the next page that has changed after a moment.
+func reaches(found []giteaFound, limit int, moment time.Time) bool {
+	return len(found) >= limit && found[len(found)-1].Updated.After(moment)
 }
 
 // note takes over what the search tells about one repository. The caller holds g.mu.

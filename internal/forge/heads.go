@@ -42,14 +42,16 @@ func (f *Forges) Heads(ctx context.Context, asks []Ask) []Answer {
 		f.many(ctx, a, asks, of, answers)
 	}
 	var alone []int
-	for i := range asks {
+	for i, p := range places {
 		if !answers[i].answered() {
 			alone = append(alone, i)
+		} else if p != nil && answers[i].Err == nil {
+			p.note(true) // that a question about many failed says nothing of one of them: nothing was missed
 		}
 	}
 	f.each(ctx, asks, places, alone, answers)
-	for i, p := range places {
-		if p != nil {
+	for _, i := range alone {
+		if p := places[i]; p != nil {
 			p.note(answers[i].Err == nil)
 		}
 	}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +18,14 @@ import (
 	"sentry/internal/git/gitwire"
 	"sentry/internal/sentry"
 )
+
+// seeds is how many random histories a test goes through: SENTRY_FORGE_SEEDS, or 20.
+var seeds = func() uint64 {
+	if n, err := strconv.ParseUint(os.Getenv("SENTRY_FORGE_SEEDS"), 10, 32); err == nil && n > 0 {
+		return n
+	}
+	return 20
+}()
 
 // rig is a forge of a test with those who ask it.
 type rig struct {
