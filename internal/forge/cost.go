@@ -1,6 +1,7 @@
 package forge
 
 import (
+	"math"
 	"time"
 )
 
@@ -59,11 +60,23 @@ func Cost(repositories []*Repository) []CostOf {
 // gitCost is what it costs to ask repositories one by one over Git.
 func gitCost(repositories []*Repository) CostOf {
 	c := CostOf{Way: "ls-refs", Note: "each repository is asked over Git, all its branches in one question: costs no API quota"}
-	perHour := 0.0
 	for _, r := range repositories {
 		c.Watches += len(r.Patterns)
-		perHour += float64(time.Hour) / float64(max(time.Second, r.Interval))
 	}
-	c.RequestsPerHour = int(perHour + 0.5)
+	c.RequestsPerHour = questionsAnHour(repositories, 1)
 	return c
+}
+
+// questionsAnHour is how many questions it takes to ask repositories as often as each wants it, where one question covers
+// up to batch of them. A question that is not full counts as much as one that is.
+func questionsAnHour(repositories []*Repository, batch int) int {
+	alike := map[time.Duration]int{}
+	for _, r := range repositories {
+		alike[max(time.Second, r.Interval)]++
+	}
+	perHour := 0.0
+	for interval, n := range alike {
+		perHour += float64((n+batch-1)/batch) * float64(time.Hour) / float64(interval)
+	}
+	return int(math.Ceil(perHour))
 }

@@ -279,7 +279,7 @@ func (g *gitea) library(ctx context.Context) (*sdk.Client, error) {
 
 // giteaCost estimates requests of the API. What is asked over Git is none.
 func giteaCost(repositories []*Repository) CostOf {
-	c := CostOf{Kind: Gitea, Way: "ls-refs", Repositories: len(repositories)}
+	c := CostOf{Kind: Gitea, Way: "ls-refs", Repositories: len(repositories), RequestsPerHour: questionsAnHour(repositories, 1)}
 	for _, r := range repositories {
 		c.Watches += len(r.Patterns)
 	}
@@ -291,8 +291,8 @@ func giteaCost(repositories []*Repository) CostOf {
 	for _, r := range repositories {
 		shortest = min(shortest, max(r.Interval, time.Second))
 	}
-	c.Way, c.RequestsPerHour = "search", int(time.Hour/shortest)
 	every := max(giteaVerify, 10*shortest, time.Duration(len(repositories))*giteaVerify1)
+	c.Way, c.RequestsPerHour = "search", int(time.Hour/shortest)+int(float64(len(repositories))*float64(time.Hour)/float64(every))
 	c.Note = fmt.Sprintf("one search tells what has changed; each repository is asked itself when it has, and every %s", every.Round(time.Minute))
 	return c
 }

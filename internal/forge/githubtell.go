@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -267,7 +268,8 @@ func (g *gitHub) statusFault(ctx context.Context, r *Repository, s Status, err e
 // githubCost estimates what repositories of one credential cost.
 func githubCost(repositories []*Repository) CostOf {
 	c := CostOf{Kind: GitHub, Way: "ls-refs", Repositories: len(repositories)}
-	perHour, searches := 0.0, 0
+	c.RequestsPerHour = questionsAnHour(repositories, 1)
+	searches := 0
 	for _, r := range repositories {
 		c.Watches += len(r.Patterns)
 		for _, p := range r.Patterns {
@@ -275,7 +277,6 @@ func githubCost(repositories []*Repository) CostOf {
 				searches++
 			}
 		}
-		perHour += float64(time.Hour) / float64(max(time.Second, r.Interval))
 	}
 	if len(repositories) == 0 {
 		return c
@@ -289,17 +290,19 @@ func githubCost(repositories []*Repository) CostOf {
 	}
 	switch {
 	case first.Auth.anonymous():
+		c.Limit = 0
 		c.Note = "without a token every repository is asked over Git, which costs none of the API's 60 requests an hour; GitHub limits such reads by address, and does not tell how much"
 	case len(repositories) < githubFew:
+		c.Limit = 0
 		c.Note = "few repositories are asked over Git, which costs no API quota"
 	default:
 		c.Way = "GraphQL"
 		// A query costs a point for a hundred repositories, or for a hundred searches.
-		points := perHour / githubBatch
+		points := float64(questionsAnHour(repositories, githubBatch))
 		if each := float64(searches) / float64(len(repositories)); each > 1 {
 			points *= each
 		}
-		c.RequestsPerHour = int(points + 0.999)
+		c.RequestsPerHour = int(math.Ceil(points))
 		c.Note = fmt.Sprintf("%d repositories in a query of one point", githubBatch)
 		if c.Limit > 0 && c.RequestsPerHour > c.Limit*(reservePart-1)/reservePart {
 			c.Problem = fmt.Sprintf("more than the %d points an hour of a token: ask less often (polling_interval), use a GitHub App (up to 12,500), or divide the repositories among tokens of different users; what does not fit is asked over Git", c.Limit)

@@ -421,7 +421,7 @@ func (g *gitlab) cost(repositories []*Repository) CostOf { return gitlabCost(rep
 // gitlabCost is cost without an account.
 func gitlabCost(repositories []*Repository) CostOf {
 	var together []*Repository
-	c := CostOf{Kind: GitLab, Way: "ls-refs", Repositories: len(repositories)}
+	c := CostOf{Kind: GitLab, Way: "ls-refs", Repositories: len(repositories), RequestsPerHour: questionsAnHour(repositories, 1)}
 	for _, r := range repositories {
 		c.Watches += len(r.Patterns)
 		if alone(r) == "" {
@@ -437,11 +437,7 @@ func gitlabCost(repositories []*Repository) CostOf {
 	switch {
 	case len(together) >= gitlabFew:
 		c.Way = "GraphQL"
-		perHour := 0.0
-		for _, r := range together {
-			perHour += float64(time.Hour) / float64(max(r.Interval, time.Second))
-		}
-		c.RequestsPerHour = int(perHour/gitlabBatch) + 1
+		c.RequestsPerHour = questionsAnHour(together, gitlabBatch)
 		c.Note = fmt.Sprintf("%d to %d repositories in a query", gitlabBatch, gitlabMost)
 		if others := len(repositories) - len(together); others > 0 {
 			c.Note += fmt.Sprintf("; %d are asked over Git, which costs no API quota", others)
