@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -82,8 +83,8 @@ func (w *world) write(name, text string) {
 type settings struct {
 	interval string // "1s" where empty
 	branches string // main where empty
-	// More keys of global, of the group, and of the repository's monitor.
-	global, group, monitor []string
+	global   []string // more keys of global
+	more     []string // repositories on Gitea that are watched too, each in a group of its own that does nothing
 }
 
 var configuration = template.Must(template.New("sentry.yaml").Parse(`polling_interval: {{.Interval}}
@@ -97,11 +98,7 @@ global:
   {{.}}
 {{- end}}
 groups:
-  g:
-    quiet_period: 0
-{{- range .Group}}
-    {{.}}
-{{- end}}
+  g: {quiet_period: 0}
 repositories:
   - name: rag
     group: g
@@ -110,9 +107,6 @@ repositories:
       repo_type: gitea
       branches: [{{.Branches}}]
       auth: {token_file: {{.Dir}}/token}
-{{- range .Monitor}}
-      {{.}}
-{{- end}}
     deploy:
       qa_repo_url: {{.QA}}
       qa_repo_branch: main
@@ -120,6 +114,11 @@ repositories:
       auth: {token_file: {{.Dir}}/qa-token}
       env: {WORLD: {{.Dir}}/world}
       commands: [sh ./deploy.sh]
+{{- range .More}}
+  - name: {{.Name}}
+    monitor: {repo_url: {{.URL}}, repo_type: gitea, branches: [main], auth: {token_file: {{$.Dir}}/token}}
+    deploy: {qa_repo_url: {{$.QA}}, qa_repo_branch: main, repo_type: gitea, auth: {token_file: {{$.Dir}}/qa-token}, commands: ["true"]}
+{{- end}}
 `))
 
 // sentry configures Sentry and starts it; it returns when each of these branches has been seen.
@@ -131,10 +130,15 @@ func (w *world) sentry(s settings, branches ...string) *sentryd {
 	if s.branches == "" {
 		s.branches = "main"
 	}
+	type repository struct{ Name, URL string }
+	var more []repository
+	for _, name := range s.more {
+		more = append(more, repository{path.Base(name), w.remote(name)})
+	}
 	var text bytes.Buffer
 	err := configuration.Execute(&text, map[string]any{
-		"Interval": s.interval, "Branches": s.branches, "Global": s.global, "Group": s.group, "Monitor": s.monitor, "Dir": w.dir,
-		"Watched": w.remote(watched), "QA": w.remote(qa),
+		"Interval": s.interval, "Branches": s.branches, "Global": s.global, "Dir": w.dir,
+		"Watched": w.remote(watched), "QA": w.remote(qa), "More": more,
 	})
 	if err != nil {
 		w.t.Fatal(err)
