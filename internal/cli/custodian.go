@@ -106,6 +106,9 @@ func (noState) Rollouts(context.Context, store.Filter) ([]sentry.Rollout, error)
 // Latest gives none.
 func (noState) Latest(context.Context, ...string) (map[string]sentry.Rollout, error) { return nil, nil }
 
+// Reports gives none.
+func (noState) Reports(context.Context, string) ([]sentry.Report, error) { return nil, nil }
+
 // Why gives nothing.
 func (noState) Why(context.Context, store.WhyFilter) ([]sentry.Decision, error) { return nil, nil }
 

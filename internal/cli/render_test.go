@@ -135,6 +135,21 @@ func testStatus() server.Status {
 	}
 }
 
+// testReports are statuses with every fate.
+func testReports() []sentry.Report {
+	of := func(repository, digit string, target sentry.Target, state sentry.State, fate sentry.Fate) sentry.Report {
+		return sentry.Report{Repository: repository, Commit: commitOf(digit), Target: target, State: state, Fate: fate}
+	}
+	delivered, given, waiting := of("shop", "a", sentry.Upstream, sentry.StateFailure, sentry.Delivered), of("payments", "c", sentry.Upstream, sentry.StateFailure, sentry.GivenUp), of("payments", "e", sentry.QA, sentry.StateFailure, sentry.Waiting)
+	delivered.DeliveredAt = before(90 * time.Second)
+	given.Error = "the token lacks the scope repo:status"
+	waiting.Attempts, waiting.NextAt, waiting.Error = 3, testNow.Add(40*time.Second), "the server is in trouble (HTTP status 502)"
+	return []sentry.Report{
+		of("shop", "a", sentry.Upstream, sentry.StatePending, sentry.Delivered), delivered, given, waiting,
+		of("search", "d", sentry.Upstream, sentry.StatePending, sentry.Superseded), of("search", "d", sentry.QA, sentry.StateFailure, sentry.Waiting),
+	}
+}
+
 // testExpenses are what a configuration costs: with room, without, too much, and where nobody knows.
 func testExpenses() []expense {
 	repositories := func(n int, key string, kind forge.Kind, host string, interval time.Duration) (list []*forge.Repository) {
@@ -189,7 +204,7 @@ func TestRendering(t *testing.T) {
 		for name, lines := range map[string][]string{
 			"budget":  expenseLines(s, testExpenses(), width),
 			"status":  statusLines(s, testStatus(), "", testNow, width, false),
-			"show":    rolloutLines(s, testRollout(), output, testNow, width),
+			"show":    rolloutLines(s, testRollout(), testReports(), output, testNow, width),
 			"why":     storyLines(s, story, width),
 			"check":   findingLines(s, findings, width),
 			"history": trimmed(a.historyTable([]sentry.Rollout{runningRollout(), testRollout()}).lines(s, width)),
@@ -207,7 +222,7 @@ func TestRendering(t *testing.T) {
 		}
 	}
 	s := on(100, true)
-	golden(t, "show-colour", rolloutLines(s, testRollout(), nil, testNow, 100))
+	golden(t, "show-colour", rolloutLines(s, testRollout(), nil, nil, testNow, 100))
 }
 
 func TestFrames(t *testing.T) {

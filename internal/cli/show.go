@@ -31,14 +31,14 @@ func (a *app) show(ctx context.Context, id string) error {
 		return err
 	}
 	defer c.Close()
-	var r sentry.Rollout
-	if err := c.get(ctx, rolloutPath(id), nil, &r); err != nil {
+	var told server.Rollout
+	if err := c.get(ctx, rolloutPath(id), nil, &told); err != nil {
 		return err
 	}
 	if a.asJSON() {
-		return a.json(r)
+		return a.json(told)
 	}
-	r = c.asShown(r)
+	r := c.asShown(told.Rollout)
 	output := map[string]string{}
 	for _, d := range r.Deployments {
 		if step, ok := decisive(d); ok {
@@ -47,7 +47,7 @@ func (a *app) show(ctx context.Context, id string) error {
 			}
 		}
 	}
-	_, err = io.WriteString(a.out, strings.Join(rolloutLines(a.out, r, output, a.now(), a.out.width()), "\n")+"\n")
+	_, err = io.WriteString(a.out, strings.Join(rolloutLines(a.out, r, told.Reports, output, a.now(), a.out.width()), "\n")+"\n")
 	return err
 }
 
@@ -79,7 +79,7 @@ func (c *client) lastLines(ctx context.Context, id string, d sentry.Deployment, 
 }
 
 // rolloutLines draws one rollout. output has the last lines of the decisive step, by deployment.
-func rolloutLines(s screen, r sentry.Rollout, output map[string]string, now time.Time, width int) []string {
+func rolloutLines(s screen, r sentry.Rollout, reports []sentry.Report, output map[string]string, now time.Time, width int) []string {
 	d := &document{s: s, width: width}
 	title := fmt.Sprintf("Rollout %s of group %s", r.ID, r.Group)
 	d.line(s.paint(bold, title) + ": " + s.paint(colourOf(r.Status), words(r.Status)))
@@ -117,6 +117,7 @@ func rolloutLines(s screen, r sentry.Rollout, output map[string]string, now time
 	for _, one := range r.Deployments {
 		d.deployment(one, output[one.ID], now)
 	}
+	d.reports(reports, now)
 	d.next(r)
 	return d.lines
 }
@@ -209,6 +210,60 @@ func (d *document) deployment(one sentry.Deployment, output string, now time.Tim
 	for _, l := range strings.Split(output, "\n") {
 		d.line(fit("  | "+tidy(strings.TrimSuffix(l, "\r")), d.width))
 	}
+}
+
+// reports lists the statuses on commits: of each the newest, as that is what people see there.
+func (d *document) reports(all []sentry.Report, now time.Time) {
+	type place struct {
+		repository, commit string
+		target             sentry.Target
+	}
+	var order []place
+	newest := map[place]sentry.Report{}
+	for _, r := range all {
+		at := place{r.Repository, r.Commit, r.Target}
+		if _, known := newest[at]; !known {
+			order = append(order, at)
+		}
+		newest[at] = r
+	}
+	if len(order) == 0 {
+		return
+	}
+	d.line("")
+	d.line(d.s.paint(bold, "Statuses on commits"))
+	t := table{indent: 2, columns: []column{{title: "REPOSITORY", rank: 1, least: 12}, {title: "COMMIT"}, {title: "STATUS"}, {title: "DELIVERY", rank: 2, least: 12}}}
+	for _, at := range order {
+		r := newest[at]
+		name := at.repository
+		if at.target == sentry.QA {
+			name += " (QA)"
+		}
+		t.add(text(name), cell{sentry.ShortCommit(at.commit), dim}, text(string(r.State)), delivery(r, now))
+	}
+	for _, l := range trimmed(t.lines(d.s, d.width)) {
+		d.line(l)
+	}
+}
+
+// delivery says what became of a status.
+func delivery(r sentry.Report, now time.Time) cell {
+	why := ""
+	if r.Error != "" {
+		why = ": " + r.Error
+	}
+	switch r.Fate {
+	case sentry.Delivered:
+		return cell{"delivered " + ago(r.DeliveredAt, now), green}
+	case sentry.GivenUp:
+		return cell{"given up" + why, red}
+	case sentry.Superseded:
+		return cell{"not sent: what came after it was there first", dim}
+	}
+	if r.Attempts > 0 {
+		return cell{strings.TrimSpace("waits, tried "+counted(r.Attempts, "time", "times")+", again "+in(r.NextAt, now)) + why, yellow}
+	}
+	return text("waits for its turn")
 }
 
 // next says what to run now.

@@ -121,7 +121,7 @@ func where(d sentry.Decision, about server.About) string {
 
 func colourOfVerb(v sentry.Verb) style {
 	switch v {
-	case sentry.Refused, sentry.Held, sentry.Doubted:
+	case sentry.Refused, sentry.Held, sentry.Doubted, sentry.Unreported:
 		return red
 	case sentry.Paused, sentry.Resumed, sentry.CanceledIt, sentry.SkippedIt, sentry.Retried:
 		return yellow

@@ -116,6 +116,12 @@ type Host struct {
 	Reason  string    `json:"reason,omitempty"`
 }
 
+// Rollout is one rollout, with what was said of it on the commits.
+type Rollout struct {
+	sentry.Rollout
+	Reports []sentry.Report `json:"reports,omitempty"`
+}
+
 // Queued is a rollout that somebody asked for.
 type Queued struct {
 	ID     string `json:"id"`

@@ -49,9 +49,13 @@ func (h *handler) rollout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	reports, err := h.Store.Reports(r.Context(), rollout.ID)
+	if err != nil {
+		return err
+	}
 	one := []sentry.Rollout{rollout}
 	h.abandoned(one)
-	return answer(w, http.StatusOK, one[0])
+	return answer(w, http.StatusOK, Rollout{one[0], reports})
 }
 
 // abandoned says of rollouts that are on record as running that nobody runs them, where nobody owns the state.

@@ -32,7 +32,7 @@ func table() []Route {
 		{get, Prefix, RoleRead, false, "This table.", (*handler).index},
 		{get, Prefix + "/status", RoleRead, false, "What is: the daemon, the groups with their rollouts and watches, the hosts.", (*handler).status},
 		{get, Prefix + "/rollouts", RoleRead, false, "Rollouts, newest first. Query: group, repository, status (repeatable), limit, before (an id).", (*handler).rollouts},
-		{get, Prefix + "/rollouts/{id}", RoleRead, false, "One rollout with its steps. The id may be its number alone.", (*handler).rollout},
+		{get, Prefix + "/rollouts/{id}", RoleRead, false, "One rollout with its steps and what was said of it on the commits. The id may be its number alone.", (*handler).rollout},
 		{get, Prefix + "/rollouts/{id}/logs", RoleRead, true, "What its commands wrote, as text. Query: repository, branch, step, attempt, tail (lines), follow.", (*handler).logs},
 		{get, Prefix + "/why", RoleRead, false, "Decisions with their reasons, oldest first. Query: one of group, repository, rollout or about (any of these); limit.", (*handler).why},
 		{get, Prefix + "/events", RoleRead, true, "Server-sent events: `rollout` with a rollout that changed, `change` when something else did.", (*handler).events},

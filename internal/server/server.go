@@ -22,6 +22,7 @@ type Store interface {
 	Rollout(ctx context.Context, id string) (sentry.Rollout, error)
 	Rollouts(ctx context.Context, f store.Filter) ([]sentry.Rollout, error)
 	Latest(ctx context.Context, groups ...string) (map[string]sentry.Rollout, error)
+	Reports(ctx context.Context, id string) ([]sentry.Report, error)
 	Why(ctx context.Context, f store.WhyFilter) ([]sentry.Decision, error)
 	Paused(ctx context.Context) (map[string]store.Pause, error)
 	Subscribe() (<-chan struct{}, func())
