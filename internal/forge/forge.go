@@ -138,6 +138,7 @@ type Forges struct {
 	accounts map[accountKey]*account
 	places   map[*Repository]*place
 	paces    map[string]*rate.Limiter // by origin
+	outs     map[string]out           // by origin: Git servers that want to be left alone
 }
 
 // New makes a Forges that knows no repository yet.
@@ -148,7 +149,7 @@ func New(o Options) *Forges {
 	if o.Network == nil {
 		o.Network = NewNetwork(NetworkOptions{Log: o.Log})
 	}
-	f := &Forges{o: o, log: o.Log, apps: newApps(o.Network), accounts: map[accountKey]*account{}, places: map[*Repository]*place{}, paces: map[string]*rate.Limiter{}}
+	f := &Forges{o: o, log: o.Log, apps: newApps(o.Network), accounts: map[accountKey]*account{}, places: map[*Repository]*place{}, paces: map[string]*rate.Limiter{}, outs: map[string]out{}}
 	if o.Register != nil {
 		o.Register.MustRegister(gauges{f})
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"regexp"
@@ -38,7 +39,11 @@ type rig struct {
 	token sentry.Secret // what the token file holds
 	reads int           // how often it was read
 	git   int           // questions over Git
+	// detour, where there is one, makes the connections.
+	detour func(ctx context.Context, network, address string, dial dialer) (net.Conn, error)
 }
+
+type dialer = func(ctx context.Context, network, address string) (net.Conn, error)
 
 // newRig makes one for a Lab, with a token that has these rights; "-" for none at all.
 func newRig(t testing.TB, lab forgetest.Lab, rights ...string) *rig {
@@ -47,9 +52,9 @@ func newRig(t testing.TB, lab forgetest.Lab, rights ...string) *rig {
 	if len(rights) != 1 || rights[0] != "-" {
 		r.token = sentry.NewSecret(lab.Token(rights...))
 	}
-	network := forge.NewNetwork(forge.NetworkOptions{DialContext: lab.Dial()})
+	network := forge.NewNetwork(forge.NetworkOptions{DialContext: r.connect})
 	t.Cleanup(network.Close)
-	transport := &http.Transport{DialContext: lab.Dial(), MaxIdleConnsPerHost: 16}
+	transport := &http.Transport{DialContext: r.connect, MaxIdleConnsPerHost: 16}
 	t.Cleanup(transport.CloseIdleConnections)
 	wire := gitwire.New(gitwire.Options{Transport: transport})
 	r.forges = forge.New(forge.Options{Network: network, LsRefs: func(ctx context.Context, one *forge.Repository) (map[string]string, error) {
@@ -89,6 +94,21 @@ func (r *rig) lsRefs(ctx context.Context, wire *gitwire.Client, one *forge.Repos
 		}
 	}
 	return heads, nil
+}
+
+// connect goes to the lab, by way of what a test has put there.
+func (r *rig) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	dial := r.lab.Dial()
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	r.mu.Lock()
+	detour := r.detour
+	r.mu.Unlock()
+	if detour != nil {
+		return detour(ctx, network, address, dial)
+	}
+	return dial(ctx, network, address)
 }
 
 // setToken puts another token into the file.
@@ -203,7 +223,10 @@ func show(a forge.Answer) string {
 	}
 }
 
-var sha40 = regexp.MustCompile(`\b[0-9a-f]{40}\b`)
+var (
+	sha40       = regexp.MustCompile(`\b[0-9a-f]{40}\b`)
+	sha40Quoted = regexp.MustCompile(`"[0-9a-f]{40}"`)
+)
 
 // recorder keeps an answer.
 type recorder struct {

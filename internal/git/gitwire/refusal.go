@@ -114,7 +114,7 @@ func retryAfter(h http.Header) (wait time.Duration, limited bool) {
 		switch {
 		case err != nil:
 			return 0, true
-		case reset > 1_000_000_000: // a point in time, in Unix seconds; otherwise it is a duration
+		case reset > 100_000_000: // a point in time, in Unix seconds; otherwise it is a duration
 			reset -= now.Unix()
 		}
 		return bounded(reset), true
