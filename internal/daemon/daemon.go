@@ -26,6 +26,7 @@ import (
 	"sentry/internal/git/gitwire"
 	"sentry/internal/logger"
 	"sentry/internal/monitor"
+	"sentry/internal/report"
 	"sentry/internal/server"
 	"sentry/internal/store"
 )
@@ -57,6 +58,7 @@ type Daemon struct {
 	sources *git.Sources
 	monitor *monitor.Monitor
 	deploy  *deploy.Service
+	reports *report.Service
 	runner  runners
 	socket  *socket // nil in the foreground
 	doors   doors
@@ -139,6 +141,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 
 	d.deploy = deploy.New(deploy.Options{Store: d.store, Executor: local, Config: d.config.Load, Log: d.log, Groups: o.Groups})
 	d.monitor = monitor.New(monitor.Options{Store: d.store, Ask: d.asker, Log: d.log})
+	d.reports = d.newReports()
 	if o.Groups == nil {
 		if d.socket, err = listen(stateDir); err != nil {
 			return nil, err
@@ -199,6 +202,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.prepareSources(cfg)
 	group.Go(func() error { return unlessStopped(ctx, d.monitor.Run(ctx)) })
 	group.Go(func() error { defer stopServing(); return d.deploy.Run(ctx) })
+	group.Go(func() error { return d.reports.Run(serving) })
 	group.Go(func() error { return d.serve(serving) })
 	group.Go(func() error { d.serveDoors(serving); return nil })
 	group.Go(func() error { d.watchConfig(ctx); return nil })

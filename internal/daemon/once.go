@@ -58,6 +58,7 @@ func (d *Daemon) RolloutOnce(ctx context.Context, requests []store.Request, by s
 	defer unsubscribe()
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	defer d.reportMeanwhile()()
 	failed := make(chan error, 1)
 	go func() { failed <- d.deploy.Run(working) }()
 

@@ -53,6 +53,7 @@ func (d *Daemon) Reload(_ context.Context) error {
 		d.o.Format.Set(next.Global.LogFormat)
 	}
 	d.deploy.Wake()
+	d.reports.Wake()
 	d.lastReload.Store(result)
 	d.log.Info("configuration reloaded", "repositories", len(next.Repositories), "groups", len(next.Groups))
 	d.decide(sentry.Decision{Verb: sentry.Reloaded, Reason: fmt.Sprintf("%d repositories in %d groups", len(next.Repositories), len(next.Groups))})

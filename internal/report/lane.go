@@ -18,6 +18,9 @@ const (
 	longestRest = time.Minute
 	// longestWish bounds how long a forge's wish to be asked later is obeyed: what is longer is a mistake.
 	longestWish = time.Hour
+	// lookups is how often a status is tried on a commit that is not found: what was just pushed may be known to Git before
+	// it is to the API.
+	lookups = 4
 	// sendTimeout ends one try.
 	sendTimeout = 30 * time.Second
 	// window is how many deliveries of a lane are looked at.
@@ -71,9 +74,13 @@ func (l *lane) run(ctx context.Context) {
 		if wait <= 0 {
 			continue
 		}
+		closing := l.service.closing
 		select {
-		case <-l.service.closing:
-			return // what is not due now is for the next start
+		case <-closing:
+			if time.Now().Add(wait).After(l.service.end) {
+				return
+			}
+			closing = nil // it is known
 		default:
 		}
 		timer := time.NewTimer(wait)
@@ -81,7 +88,7 @@ func (l *lane) run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-l.wake:
 		case <-timer.C:
-		case <-l.service.closing:
+		case <-closing:
 		}
 		timer.Stop()
 	}
@@ -178,7 +185,12 @@ func (l *lane) deliver(ctx context.Context, d store.Delivery) error {
 	switch fault.Kind {
 	case sentry.Invalid:
 		return l.giveUp(ctx, d, reason)
-	case sentry.Unauthorized, sentry.NotFound:
+	case sentry.NotFound:
+		if d.Attempts+1 >= lookups {
+			return l.giveUp(ctx, d, reason)
+		}
+		return l.failed(ctx, d, s.jitter(doubled(firstPause, d.Attempts, longestPause)), reason)
+	case sentry.Unauthorized:
 		l.pause(0)
 		return s.refuse(ctx, repo, d, reason, asked)
 	case sentry.RateLimited:
@@ -214,11 +226,13 @@ func (l *lane) arrived(ctx context.Context, d store.Delivery) error {
 	if err := s.persist(ctx, func(ctx context.Context) error { return s.store.Arrived(ctx, d.ID) }); err != nil {
 		return err
 	}
+	s.count(sentry.Delivered)
 	s.logOf(d).Debug("a status was delivered", "description", d.Description)
 	return s.accepts(ctx, destination{d.Repository, d.Target})
 }
 
 func (l *lane) failed(ctx context.Context, d store.Delivery, after time.Duration, reason string) error {
+	l.service.count(sentry.Waiting)
 	l.service.logOf(d).Debug("a status was not delivered", logger.KeyError, reason, "again_in", after.String())
 	return l.service.persist(ctx, func(ctx context.Context) error { return l.service.store.Failed(ctx, d.ID, after, reason) })
 }
@@ -226,6 +240,7 @@ func (l *lane) failed(ctx context.Context, d store.Delivery, after time.Duration
 func (l *lane) giveUp(ctx context.Context, d store.Delivery, reason string) error {
 	err := l.service.persist(ctx, func(ctx context.Context) error { return l.service.store.GiveUp(ctx, d.ID, reason) })
 	if err == nil {
+		l.service.count(sentry.GivenUp)
 		l.service.logOf(d).Warn("a status is given up", logger.KeyError, reason)
 	}
 	return err

@@ -62,6 +62,7 @@ func (s *Service) refuse(ctx context.Context, repo *config.Repository, d store.D
 	if err != nil {
 		return err
 	}
+	s.count(sentry.GivenUp)
 	if told {
 		s.logOf(d).Warn("no statuses can be put on the commits of a repository; they are given up until the configuration, the token or the right changes",
 			logger.KeyError, reason)

@@ -13,6 +13,9 @@ import (
 	"sentry/internal/logger"
 	"sentry/internal/sentry"
 	"sentry/internal/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 const (
@@ -56,8 +59,8 @@ type Store interface {
 // Publisher puts statuses on commits.
 type Publisher interface {
 	// SetStatus puts a status on a commit of one of the two repositories of r. It is called again with the same where nobody
-	// knows whether it was done. Errors: a *sentry.Fault says what to do next; Unauthorized and NotFound name the right
-	// that is missing, Invalid is what no further try can help.
+	// knows whether it was done. Errors: a *sentry.Fault says what to do next. Unauthorized names the right that is missing,
+	// and holds for the repository as a whole; NotFound and Invalid are about this status.
 	SetStatus(ctx context.Context, r *config.Repository, target sentry.Target, s Status) error
 }
 
@@ -76,6 +79,8 @@ type Options struct {
 	Config  func() *config.Config // the configuration as it is now; never nil
 	Publish Publisher
 	Log     *slog.Logger
+	// Register takes the metrics; nil where nobody looks at them.
+	Register prometheus.Registerer
 	// Jitter gives a random part of a duration, so that what failed together is not tried together. Default: any part.
 	Jitter func(time.Duration) time.Duration
 }
@@ -88,10 +93,12 @@ type Service struct {
 	log     *slog.Logger
 	jitter  func(time.Duration) time.Duration
 	names   laneNames
+	counted *prometheus.CounterVec
 
 	wake    chan struct{} // size one: the configuration has changed
 	fatal   chan error    // size one: the state can no longer be read or saved
-	closing chan struct{} // closed when Run is about to end: what is not due yet is left for the next start
+	closing chan struct{} // closed when Run is about to end: what is not due until then is left for the next start
+	end     time.Time     // when it ends at the latest; set before closing is closed
 
 	mu       sync.Mutex
 	lanes    map[string]*lane         // guarded by mu: those whose goroutine runs
@@ -106,6 +113,9 @@ func New(o Options) *Service {
 		store: o.Store, config: o.Config, publish: o.Publish, log: o.Log, jitter: o.Jitter,
 		wake: make(chan struct{}, 1), fatal: make(chan error, 1), closing: make(chan struct{}),
 		lanes: map[string]*lane{}, refusals: map[destination]*refusal{},
+		counted: promauto.With(o.Register).NewCounterVec(prometheus.CounterOpts{
+			Name: "sentry_statuses_total", Help: "Tries to put a status on a commit, by what came of them: delivered, waiting (tried again later), given_up.",
+		}, []string{"outcome"}),
 	}
 	if s.jitter == nil {
 		s.jitter = func(most time.Duration) time.Duration { return rand.N(most) + 1 }
@@ -163,6 +173,7 @@ func (s *Service) Run(ctx context.Context) error {
 // finish delivers what can be delivered in a few seconds.
 func (s *Service) finish(work context.Context, stop func(), since time.Duration) error {
 	err := s.dispatch(work)
+	s.end = time.Now().Add(linger)
 	close(s.closing)
 	hurry := time.AfterFunc(linger, stop)
 	s.running.Wait()
@@ -215,6 +226,7 @@ func (s *Service) age(ctx context.Context, by time.Duration) error {
 		return err
 	})
 	for _, d := range old {
+		s.count(sentry.GivenUp)
 		s.logOf(d).Warn("a status is given up", logger.KeyError, fmt.Sprintf("not delivered in %s: %s", patience, d.Error))
 	}
 	return err
@@ -236,6 +248,9 @@ func (s *Service) persist(ctx context.Context, save func(context.Context) error)
 		}
 	}
 }
+
+// count counts what came of a try.
+func (s *Service) count(f sentry.Fate) { s.counted.WithLabelValues(string(f)).Inc() }
 
 // fail ends Run with an error.
 func (s *Service) fail(err error) {

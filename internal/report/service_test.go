@@ -418,6 +418,31 @@ func TestNoUse(t *testing.T) {
 	})
 }
 
+// TestNotFound: a commit that was just pushed may be unknown to an API for a moment; one that is gone is given up.
+func TestNotFound(t *testing.T) {
+	play(t, group(t, "changed", "upstream", "a"), func(s *scene) {
+		unknown := lookups - 1
+		s.forges.does(func(_ context.Context, c call) (bool, error) {
+			if unknown--; unknown >= 0 || c.State != sentry.StatePending {
+				return false, sentry.Faultf(sentry.NotFound, "no such commit")
+			}
+			return true, nil
+		})
+		s.push("a", "a1")
+		s.push("a", "a2")
+		r := s.begin("g")
+		s.after(20 * time.Second)
+		s.is("reports", s.reports(r), "pending delivered")
+		s.forges.asked()
+		s.end(r, sentry.Succeeded)
+		s.after(time.Minute)
+		s.is("reports", s.reports(r), "pending delivered, success given_up (no such commit)")
+		if n := s.forges.asked(); n != lookups {
+			t.Errorf("%d requests", n)
+		}
+	})
+}
+
 // TestADay: what cannot be delivered for a day is given up.
 func TestADay(t *testing.T) {
 	play(t, group(t, "changed", "upstream", "a"), func(s *scene) {
