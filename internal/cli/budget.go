@@ -2,9 +2,11 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +51,7 @@ statuses. Exit code 1 where it cannot fit.`,
 }
 
 func (a *app) budget() error {
-	cfg, err := a.load()
+	cfg, err := a.loadAnyway()
 	if err != nil {
 		return err
 	}
@@ -74,11 +76,51 @@ func (a *app) budget() error {
 	return nil
 }
 
+var unset = regexp.MustCompile(`^the variable ([A-Za-z_][A-Za-z0-9_]*) is not set$`)
+
+// loadAnyway reads the configuration as load does, except that variables which are not set here, tokens mostly, stand for
+// themselves: what it costs does not depend on them, only which are the same.
+func (a *app) loadAnyway() (*config.Config, error) {
+	o := a.configOptions(false)
+	_, _, err := config.Load(a.flags.config, o)
+	var problems config.Problems
+	if !errors.As(err, &problems) {
+		return a.load()
+	}
+	var names []string
+	o.Environ = slices.Clone(o.Environ)
+	for _, p := range problems {
+		m := unset.FindStringSubmatch(p.Message)
+		if m == nil {
+			return a.load() // it reports all of them
+		}
+		if !slices.Contains(names, m[1]) {
+			names = append(names, m[1])
+			o.Environ = append(o.Environ, m[1]+"="+m[1])
+		}
+	}
+	cfg, _, err := config.Load(a.flags.config, o)
+	if err != nil {
+		return a.load()
+	}
+	a.note("not set here, and each taken for a value of its own: %s", strings.Join(names, ", "))
+	return cfg, nil
+}
+
 // tight is the share of a limit, in percent, from which it is worth a warning: retries, webhooks and statuses come on top.
 const tight = 80
 
 // expenses judges what the forges say it costs.
 func expenses(hosts []config.Host, repositories []*forge.Repository, costs []forge.CostOf) []expense {
+	type identity struct {
+		kind      forge.Kind
+		host, key string
+	}
+	members := map[identity][]*forge.Repository{}
+	for _, r := range repositories {
+		id := identity{r.Kind, r.Remote.Host(), r.Auth.Key}
+		members[id] = append(members[id], r)
+	}
 	list := []expense{}
 	for _, c := range costs {
 		e := expense{
@@ -86,10 +128,7 @@ func expenses(hosts []config.Host, repositories []*forge.Repository, costs []for
 			RequestsPerHour: c.RequestsPerHour, Limit: c.Limit, Status: checkOK, Note: c.Note, Problem: c.Problem,
 		}
 		var interval time.Duration // the longest of those that are asked
-		for _, r := range repositories {
-			if r.Kind != c.Kind || r.Auth.Key != c.Key || r.Remote.Host() != c.Host {
-				continue
-			}
+		for _, r := range members[identity{c.Kind, c.Host, c.Key}] {
 			interval = max(interval, r.Interval)
 			for _, h := range hosts {
 				if h.RequestsPerHour > 0 && r.Kind != forge.Git && slices.Contains(apis(r), h.Origin) && (e.Limit == 0 || h.RequestsPerHour < e.Limit) {
