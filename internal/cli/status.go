@@ -268,7 +268,10 @@ func hostTable(hosts []server.Host, now time.Time) *table {
 	return t
 }
 
-// budgetTable lists what is left of what forges allow.
+// manyBudgets is how many are listed without trouble.
+const manyBudgets = 20
+
+// budgetTable lists what is left of what forges allow: where these are many, only where it is little.
 func budgetTable(budgets []forge.BudgetState, now time.Time) *table {
 	t := &table{columns: []column{
 		{title: "FORGE", rank: 1, least: 12},
@@ -282,6 +285,9 @@ func budgetTable(budgets []forge.BudgetState, now time.Time) *table {
 		{title: "PAUSED", rank: 2, least: 12},
 	}}
 	for _, b := range budgets {
+		if len(budgets) > manyBudgets && (b.Limit == 0 || b.Remaining >= b.Limit/5) && b.Waiting == 0 && !b.PausedUntil.After(now) {
+			continue
+		}
 		left := cell{text: strconv.Itoa(b.Remaining)}
 		switch {
 		case b.Limit == 0: // it tells of no limit
