@@ -79,10 +79,18 @@ func (w *world) write(name, text string) {
 	}
 }
 
+// remove removes a file of Sentry's folder.
+func (w *world) remove(name string) {
+	w.t.Helper()
+	if err := os.Remove(filepath.Join(w.dir, name)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // settings vary the configuration.
 type settings struct {
-	interval string // "1s" where empty
-	branches string // main where empty
+	interval string   // "1s" where empty
+	branches string   // main where empty
 	global   []string // more keys of global
 	more     []string // repositories on Gitea that are watched too, each in a group of its own that does nothing
 }
