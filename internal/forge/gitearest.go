@@ -56,9 +56,9 @@ func (g *gitea) one(ctx context.Context, r *Repository) Answer {
 	return Answer{Heads: heads, Way: "REST"}
 }
 
-// branches asks for each branch by its name. Gitea says the same of a branch that is missing as of a repository.
+// branches asks for each branch by its name. Gitea says the same of a branch that is missing as of a repository, and so
+// does whatever stands before it and is out of order: only a list that is without it tells that it is missing.
 func (g *gitea) branches(ctx context.Context, r *Repository, path string, heads map[string]string) error {
-	missing := false
 	for _, p := range r.Patterns {
 		parts := strings.Split(p.String(), "/")
 		for i := range parts {
@@ -68,20 +68,16 @@ func (g *gitea) branches(ctx context.Context, r *Repository, path string, heads 
 		_, err := g.a.call(ctx, call{class: asking, path: path + "/branches/" + strings.Join(parts, "/")}, &b)
 		switch {
 		case err != nil && sentry.AsFault(err).Kind == sentry.NotFound:
-			missing = true
+			clear(heads)
+			return g.list(ctx, r, path, heads)
 		case err != nil:
 			return err
 		case b.Name != p.String():
 			return sentry.Faultf(sentry.Invalid, "it tells of another branch than %q", p.String())
-		default:
-			if err := noteBranch(heads, b); err != nil {
-				return err
-			}
 		}
-	}
-	if missing && len(heads) == 0 {
-		_, err := g.a.call(ctx, call{class: asking, path: path}, nil)
-		return err
+		if err := noteBranch(heads, b); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -239,6 +235,10 @@ func (g *gitea) setStatus(ctx context.Context, r *Repository, s Status) error {
 		if one.Context == s.Context && one.State == state && one.Description == s.Description && one.TargetURL == s.URL {
 			return nil
 		}
+	}
+	// What is read is led to a repository that has moved, and what is written is not.
+	if at := combined.Repository; at != nil && at.Owner != nil {
+		owner, name = at.Owner.UserName, at.Name
 	}
 	_, resp, err = client.CreateStatus(owner, name, s.Commit, sdk.CreateStatusOption{State: state, TargetURL: s.URL, Description: s.Description, Context: s.Context})
 	if err != nil {
