@@ -3,11 +3,13 @@
 package endtoend
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
 
-// A repository that has another name now goes on being watched as long as Gitea leads there, and check says where it is.
+// A repository that has another name now goes on being watched, and has its verdicts, as long as Gitea leads there; check
+// says where it is.
 func TestRenamed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -16,6 +18,13 @@ func TestRenamed(t *testing.T) {
 	w.gitea.Rename(watched, now)
 	commit := w.gitea.Push(now, "main")
 	w.rolledOut(d, "main "+commit)
+	d.until("the commit has its verdict", func() string {
+		list := w.gitea.Statuses(now, commit)
+		if len(list) != 1 || list[0].State != "success" {
+			return fmt.Sprintf("it is said %+v", list)
+		}
+		return ""
+	})
 	if out, code := d.run("check"); code > 1 || !strings.Contains(out, now) {
 		t.Errorf("check ends with %d, and should name %s:\n%s", code, now, out)
 	}

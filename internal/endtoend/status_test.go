@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
 )
 
 // states are what was said of a commit, in order, in the context of the group.
@@ -142,4 +141,3 @@ func TestStatusNotAllowed(t *testing.T) {
 		t.Errorf("it is to be said once:\n%s", strings.Join(lines, "\n"))
 	}
 }
-
