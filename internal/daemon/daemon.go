@@ -128,7 +128,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	d.asker = newAsker(d.git, o.Mask, forge.Options{Network: d.network, Log: d.log, Register: d.metrics})
 	d.asker.update(o.Config)
 	d.newRunner(o.Config)
-	local := &deploy.Local{Root: workspaces, LogsDir: d.logsDir, Commands: &d.runner, Mask: o.Mask, Log: d.log}
+	local := &deploy.Local{Root: workspaces, LogsDir: d.logsDir, Commands: &d.runner, Auth: d.asker.testAuth, Mask: o.Mask, Log: d.log}
 	if err := local.Sweep(); err != nil {
 		// A command may have left files of another user. They are in nobody's way: workspaces have names of their own.
 		d.log.Error("cannot remove all workspaces that an earlier run left", logger.KeyError, err)
@@ -247,8 +247,9 @@ func (d *Daemon) api() server.Options {
 
 // prepareSources fetches the QA repositories ahead, so that the first rollout finds them.
 func (d *Daemon) prepareSources(cfg *config.Config) {
-	for _, r := range cfg.Repositories {
-		d.sources.Prepare(r.Deploy.Remote, deploy.GitAuth(r.Deploy.Auth, d.o.Mask), r.Deploy.Branch)
+	for i := range cfg.Repositories {
+		r := &cfg.Repositories[i]
+		d.sources.Prepare(r.Deploy.Remote, d.asker.testAuth(r), r.Deploy.Branch)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 
 	"sentry/internal/config"
-	"sentry/internal/deploy"
 	"sentry/internal/forge"
 	"sentry/internal/git"
 	"sentry/internal/git/gitwire"
@@ -55,16 +54,7 @@ func (q *Inquiry) Git() *git.Git { return q.git }
 
 // Heads asks a repository over Git for the branches that match.
 func (q *Inquiry) Heads(ctx context.Context, remote sentry.Remote, auth config.Auth, patterns []sentry.Pattern) (map[string]string, error) {
-	how := deploy.GitAuth(auth, q.asker.mask)
-	if app := auth.App; app != nil {
-		r := &forge.Repository{Name: remote.String(), Remote: remote, Kind: forge.GitHub, Auth: forge.Auth{App: (*forge.App)(app)}}
-		how.Token = func() (sentry.Secret, error) {
-			secret, err := q.asker.forges.Token(ctx, r)
-			q.asker.mask.Add(secret)
-			return secret, err
-		}
-	}
-	return q.git.Heads(ctx, remote, how, patterns)
+	return q.git.Heads(ctx, remote, q.asker.gitAuth(remote, auth), patterns)
 }
 
 // Diagnose says more of why a watched repository does not answer.

@@ -155,9 +155,13 @@ const cloneTries = 4
 
 func (a *attempt) cloneWithRetries(ctx context.Context, step *sentry.Step, progress io.Writer) (string, error) {
 	deploy := a.job.Repository.Deploy
+	auth := GitAuth(deploy.Auth, a.Mask)
+	if a.Auth != nil {
+		auth = a.Auth(a.job.Repository)
+	}
 	pause := time.Second
 	for {
-		commit, err := a.Sources.Workspace(ctx, deploy.Remote, GitAuth(deploy.Auth, a.Mask), deploy.Branch, a.source(), progress)
+		commit, err := a.Sources.Workspace(ctx, deploy.Remote, auth, deploy.Branch, a.source(), progress)
 		if err == nil || ctx.Err() != nil || step.Tries == cloneTries {
 			return commit, err
 		}

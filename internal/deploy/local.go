@@ -34,7 +34,9 @@ type Local struct {
 	LogsDir  string // where step logs go: LogsDir/ROLLOUT/REPOSITORY/STEP.log
 	Sources  Workspaces
 	Commands Commands
-	Mask     *logger.Masker
+	// Auth is how to show who asks for the QA repository of a repository; nil is by what GitAuth makes of its keys.
+	Auth func(*config.Repository) git.Auth
+	Mask *logger.Masker
 	Log      *slog.Logger
 	Now      func() time.Time // wall clock, for display; default time.Now
 }
