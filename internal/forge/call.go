@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -51,7 +52,7 @@ type reply struct {
 	status int
 	header http.Header
 	body   []byte
-	took   time.Duration
+	took   time.Duration // from when it was sent, without the wait for a turn
 }
 
 // StatusError is an answer that refuses.
@@ -114,8 +115,8 @@ func (a *account) send(ctx context.Context, c call) (*reply, error) {
 	if err != nil {
 		return nil, &sentry.Fault{Kind: sentry.Invalid, Err: err}
 	}
-	start := time.Now()
-	resp, err := a.sending(&sender{class: c.class, purse: c.purse, heavy: c.heavy, patience: c.patience}).Do(req)
+	s := &sender{class: c.class, purse: c.purse, heavy: c.heavy, patience: c.patience}
+	resp, err := a.sending(s).Do(req)
 	if err != nil {
 		return nil, a.failed(ctx, a.address(c), err)
 	}
@@ -128,7 +129,7 @@ func (a *account) send(ctx context.Context, c call) (*reply, error) {
 	if err != nil {
 		return nil, a.failed(ctx, a.address(c), err)
 	}
-	r := &reply{status: resp.StatusCode, header: resp.Header, body: body, took: time.Since(start)}
+	r := &reply{status: resp.StatusCode, header: resp.Header, body: body, took: time.Since(*s.sent.Load())}
 	if resp.StatusCode/100 != 2 && resp.StatusCode != http.StatusNotModified {
 		return r, statusFault(resp, body, a.address(c))
 	}
@@ -208,6 +209,7 @@ type sender struct {
 	heavy    bool
 	patience time.Duration
 	next     http.RoundTripper
+	sent     atomic.Pointer[time.Time] // when the last request was
 }
 
 // RoundTrip sends a request, when it may, with the token.
@@ -285,6 +287,8 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 	if !token.Empty() {
 		a.service.authorize(out.Header, token)
 	}
+	now := time.Now()
+	s.sent.Store(&now)
 	resp, err := s.next.RoundTrip(out)
 	if err != nil {
 		cancel()

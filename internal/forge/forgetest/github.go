@@ -93,7 +93,14 @@ func NewGitHub(t testing.TB, o GitHubOptions) *GitHub {
 	if o.DotCom {
 		name = "github.com"
 	}
-	g.wire = newWire(t, name, o.Loopback, http.HandlerFunc(g.serve))
+	// A handler may let time pass when the server is closed: a synctest bubble ends only after it.
+	var handlers sync.WaitGroup
+	t.Cleanup(handlers.Wait)
+	g.wire = newWire(t, name, o.Loopback, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handlers.Add(1)
+		defer handlers.Done()
+		g.serve(w, r)
+	}))
 	g.repositories = newRepositories(t, g.wire.url)
 	return g
 }
