@@ -32,6 +32,12 @@ type asked struct {
 	config  *config.Repository
 	auth    git.Auth
 	trouble atomic.Pointer[diagnosis] // what the last answer said; nil while it is well
+
+	// Of the question that is under way: there is one at a time. mu guards them.
+	full    bool       // the heads are wanted whether they have moved or not
+	last    git.Digest // of the last answer with heads, where that came over Git; else 0
+	overGit bool       // the answer under way came over Git
+	mu      sync.Mutex
 }
 
 // diagnosis is what was found out about an answer that refuses.
@@ -150,7 +156,11 @@ func (a *asker) Heads(ctx context.Context, asks []monitor.Ask, answers []monitor
 	list := make([]forge.Ask, 0, len(asks))
 	whose := make([]*asked, len(asks))
 	for i := range asks {
-		if whose[i] = a.lookup(asks[i].Repository); whose[i] != nil {
+		if x := a.lookup(asks[i].Repository); x != nil {
+			whose[i] = x
+			x.mu.Lock()
+			x.full = asks[i].Full
+			x.mu.Unlock()
 			list = append(list, forge.Ask{Repository: whose[i].Repository, Full: asks[i].Full})
 		}
 	}
@@ -173,6 +183,7 @@ func (a *asker) put(ctx context.Context, list []forge.Ask, whose []*asked, answe
 		}
 		answers[i] = monitor.Answer(told[0])
 		told = told[1:]
+		x.read(&answers[i])
 		answers[i].Err = a.diagnose(ctx, x, answers[i].Err, &looked)
 	}
 }
@@ -209,7 +220,44 @@ func (a *asker) lsRefs(ctx context.Context, r *forge.Repository) (map[string]str
 	if x == nil || x.Repository != r {
 		return nil, errChanged
 	}
-	return a.git.Heads(ctx, r.Remote, x.auth, r.Patterns)
+	x.mu.Lock()
+	last := x.last
+	if x.full {
+		last = 0
+	}
+	x.mu.Unlock()
+	found, now, err := a.git.HeadsSince(ctx, r.Remote, x.auth, r.Patterns, last)
+	switch {
+	case err != nil:
+		return nil, err
+	case found == nil:
+		return unmoved, nil
+	}
+	x.mu.Lock()
+	x.last, x.overGit = now, true
+	x.mu.Unlock()
+	return found, nil
+}
+
+// unmoved is in the place of heads that are where they were when they were given last. The forges pass it on; no branch
+// has no name.
+var unmoved = map[string]string{"": ""}
+
+// read takes an answer of the forges for what it is.
+func (x *asked) read(answer *monitor.Answer) {
+	if answer.Err != nil || answer.Heads == nil {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if _, same := answer.Heads[""]; same && len(answer.Heads) == 1 {
+		answer.Heads, answer.Same = nil, true
+		return
+	}
+	if !x.overGit {
+		x.last = 0 // later answers over Git would be compared with what was before this one
+	}
+	x.overGit = false
 }
 
 // Revision asks who made a commit, and why.

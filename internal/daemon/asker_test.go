@@ -142,3 +142,39 @@ func TestTokenFile(t *testing.T) {
 		}
 	}
 }
+
+// Where nothing has moved since the last answer no heads are given, except to who wants them in full.
+func TestSame(t *testing.T) {
+	a := newAsking(t)
+	repo := a.server.Repo(t, "r.git")
+	cfg := &config.Config{Repositories: []config.Repository{a.repository("r", config.Auth{})}}
+	r := &cfg.Repositories[0]
+	commit := repo.Commit(t, "main", map[string]string{"f": "1"}, "First")
+	a.update(cfg)
+	for i, step := range []struct {
+		full, same bool
+		before     func()
+	}{
+		{false, false, nil},
+		{false, true, nil},
+		{true, false, nil},
+		{false, true, nil},
+		{false, false, func() { commit = repo.Commit(t, "main", map[string]string{"f": "2"}, "Second") }},
+		{false, true, nil},
+		{false, false, func() {
+			// It was told by other means meanwhile that the branch is elsewhere.
+			a.lookup(r).read(&monitor.Answer{Heads: map[string]string{"main": strings.Repeat("a", 40)}, Way: "GraphQL"})
+		}},
+		{false, true, nil},
+		{false, false, func() { a.update(cfg) }},
+	} {
+		if step.before != nil {
+			step.before()
+		}
+		var answer [1]monitor.Answer
+		a.Heads(t.Context(), []monitor.Ask{{Repository: r, Full: step.full}}, answer[:])
+		if got := answer[0]; got.Err != nil || got.Same != step.same || !step.same && (len(got.Heads) != 1 || got.Heads["main"] != commit) || step.same && got.Heads != nil {
+			t.Errorf("step %d: %+v", i, got)
+		}
+	}
+}

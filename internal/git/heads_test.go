@@ -66,6 +66,33 @@ func TestHeads(t *testing.T) {
 	}
 }
 
+// A question that is put again is answered in full only where something has moved.
+func TestHeadsSince(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "r.git")
+	one := repo.Commit(t, "main", nil, "first")
+	for _, c := range []struct {
+		url      string
+		remember bool // over HTTP
+	}{{repo.URL, true}, {"file://" + repo.Dir, false}} {
+		r, wanted := b.remote(c.url), patterns(t, "main", "release/*")
+		repo.Reset(t, "main", one)
+		want := map[string]string{"main": one}
+		last := Digest(0)
+		for step := range 6 {
+			moved := step%2 == 0
+			found, now, err := b.git.HeadsSince(t.Context(), r, Auth{}, wanted, last)
+			if err != nil || (found == nil) != (c.remember && !moved) || found != nil && !maps.Equal(found, want) || (now != 0) != c.remember {
+				t.Errorf("%s, step %d: %v, digest %x after %x, %v; want %v", c.url, step, found, now, last, err, want)
+			}
+			last = now
+			if !moved {
+				want = map[string]string{"main": repo.Commit(t, "main", nil, fmt.Sprint("step ", step))}
+			}
+		}
+	}
+}
+
 func TestAllPatternsAreOneQuestion(t *testing.T) {
 	b := newBench(t, Options{})
 	repo := b.server.Repo(t, "r.git")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +44,7 @@ type Client struct {
 	mu       sync.RWMutex
 	modern   map[server]place        // servers that have answered with protocol v2: what their repositories are like
 	peculiar map[sentry.Remote]place // repositories that do not answer as their server's others do
-	anonymous
+	headers  map[heading]http.Header
 }
 
 // server identifies an origin without the cost of building its text.
@@ -63,7 +62,7 @@ type place struct {
 func New(o Options) *Client {
 	c := &Client{
 		transport: o.Transport, maxBytes: o.MaxBytes, timeout: o.Timeout, agent: o.UserAgent,
-		modern: map[server]place{}, peculiar: map[sentry.Remote]place{},
+		modern: map[server]place{}, peculiar: map[sentry.Remote]place{}, headers: map[heading]http.Header{},
 	}
 	if c.transport == nil {
 		c.transport = NewTransport(nil)
@@ -77,24 +76,36 @@ func New(o Options) *Client {
 	if c.agent == "" {
 		c.agent = DefaultUserAgent
 	}
-	c.anonymous = anonymous{get: c.header(false, Auth{}), post: c.header(true, Auth{})}
 	return c
 }
 
 // ListRefs gives the refs of a repository whose full names begin with one of the prefixes, or all of them where there is
 // no prefix, in the order of the server. Only http and https are spoken. The error is a *sentry.Fault.
 func (c *Client) ListRefs(ctx context.Context, r sentry.Remote, a Auth, prefixes []string) ([]Ref, error) {
-	want, err := newPrefixSet(prefixes)
+	refs, _, err := c.list(ctx, r, a, "", prefixes, 0)
+	return refs, err
+}
+
+// ListBranches gives the branches of a repository whose names begin with one of the prefixes, of which there is one at
+// least. It is for a question that is put again and again: now stands for the answer, and where the answer is the one that
+// last stands for, refs is nil. The prefixes must be the same then.
+func (c *Client) ListBranches(ctx context.Context, r sentry.Remote, a Auth, prefixes []string, last Digest) (refs []Ref, now Digest, err error) {
+	return c.list(ctx, r, a, "refs/heads/", prefixes, last)
+}
+
+func (c *Client) list(ctx context.Context, r sentry.Remote, a Auth, lead string, prefixes []string, last Digest) (refs []Ref, now Digest, err error) {
+	want, err := newPrefixSet(lead, prefixes)
 	if err != nil {
-		return nil, &sentry.Fault{Kind: sentry.Invalid, Err: err}
+		return nil, 0, &sentry.Fault{Kind: sentry.Invalid, Err: err}
 	}
-	var refs []Ref
 	err = c.converse(ctx, r, a, func(ctx context.Context, q *question) error {
-		if len(want) <= maxPrefixes {
+		if len(want.rest) <= maxPrefixes {
+			q.last = last
 			refs, err = q.ask(ctx, want)
+			now = q.now
 			return err
 		}
-		for some := range slices.Chunk(want, maxPrefixes) {
+		for some := range want.parts(maxPrefixes) {
 			more, err := q.ask(ctx, some)
 			if err != nil {
 				return err
@@ -104,16 +115,20 @@ func (c *Client) ListRefs(ctx context.Context, r sentry.Remote, a Auth, prefixes
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return refs, nil
+	return refs, now, nil
 }
 
 // converse puts a question within the time that one may take, and makes whatever goes wrong a *sentry.Fault without
 // secrets.
 func (c *Client) converse(ctx context.Context, r sentry.Remote, a Auth, ask func(context.Context, *question) error) error {
-	within, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
+	within := ctx
+	if end, limited := ctx.Deadline(); !limited || time.Until(end) > c.timeout {
+		var cancel context.CancelFunc
+		within, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
 	var err error
 	if s := r.Scheme(); s == "https" || s == "http" {
 		err = ask(within, &question{Client: c, remote: r, auth: a})

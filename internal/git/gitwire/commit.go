@@ -44,7 +44,7 @@ func (c *Client) Commit(ctx context.Context, r sentry.Remote, a Auth, id string)
 	err := c.converse(ctx, r, a, func(ctx context.Context, q *question) (err error) {
 		at := q.known(r)
 		if at.protocol != version2 {
-			if at, _, err = q.meet(ctx, prefixSet{nothing}); err != nil {
+			if at, _, err = q.meet(ctx, prefixSet{rest: []string{nothing}}); err != nil {
 				return err
 			}
 			q.learn(r, at)

@@ -17,16 +17,16 @@ func (e *serverError) Error() string { return "the server says: " + e.text }
 
 // appendLsRefs renders the question of protocol v2 for the refs with these prefixes.
 func appendLsRefs(b []byte, prefixes prefixSet, format objectFormat) []byte {
-	b = appendPacket(b, "command=ls-refs", "")
+	b = appendPacket(b, "command=ls-refs")
 	if format == sha256 {
-		b = appendPacket(b, "object-format=sha256", "")
+		b = appendPacket(b, "object-format=sha256")
 	}
 	b = append(b, delimiter...)
 	if (&filter{set: prefixes}).has([]byte("HEAD")) {
-		b = appendPacket(b, "symrefs", "")
+		b = appendPacket(b, "symrefs")
 	}
-	for _, p := range prefixes {
-		b = appendPacket(b, "ref-prefix ", p)
+	for _, p := range prefixes.rest {
+		b = appendPacket(b, "ref-prefix ", prefixes.lead, p)
 	}
 	return append(b, flush...)
 }

@@ -29,7 +29,7 @@ func packets(lines ...string) string {
 		case "delimiter":
 			out = append(out, delimiter...)
 		default:
-			out = appendPacket(out, line, "")
+			out = appendPacket(out, line)
 		}
 	}
 	return string(out)
@@ -38,7 +38,7 @@ func packets(lines ...string) string {
 func parseLsRefs(in string, prefixes []string, format objectFormat) ([]Ref, error) {
 	var p packetReader
 	p.reset(strings.NewReader(in), 1<<20)
-	want, err := newPrefixSet(prefixes)
+	want, err := newPrefixSet("", prefixes)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func parseLsRefs(in string, prefixes []string, format objectFormat) ([]Ref, erro
 func parseAdvertisement(in string, prefixes ...string) (advertisement, error) {
 	var p packetReader
 	p.reset(strings.NewReader(in), 1<<20)
-	want, err := newPrefixSet(prefixes)
+	want, err := newPrefixSet("", prefixes)
 	if err != nil {
 		return advertisement{}, err
 	}
@@ -188,7 +188,7 @@ func TestAdvertisements(t *testing.T) {
 }
 
 func TestQuestion(t *testing.T) {
-	set, err := newPrefixSet([]string{"refs/heads/release/", "refs/heads/main", "refs/heads/release/1", "refs/heads/main", "HEAD"})
+	set, err := newPrefixSet("", []string{"refs/heads/release/", "refs/heads/main", "refs/heads/release/1", "refs/heads/main", "HEAD"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func TestQuestion(t *testing.T) {
 	if got != want {
 		t.Errorf("asks\n%q, want\n%q", got, want)
 	}
-	if got, want := string(appendLsRefs(nil, prefixSet{"refs/heads/main"}, sha1)), packets("command=ls-refs", "delimiter", "ref-prefix refs/heads/main", "flush"); got != want {
+	if got, want := string(appendLsRefs(nil, prefixSet{rest: []string{"refs/heads/main"}}, sha1)), packets("command=ls-refs", "delimiter", "ref-prefix refs/heads/main", "flush"); got != want {
 		t.Errorf("asks\n%q, want\n%q", got, want)
 	}
 }
@@ -215,7 +215,7 @@ func TestPrefixSet(t *testing.T) {
 		{"zzz"},
 		{"refs/heads/b", "refs/heads/b!", "r/", "refs/tags/a"},
 	} {
-		set, err := newPrefixSet(prefixes)
+		set, err := newPrefixSet("", prefixes)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,7 +230,29 @@ func TestPrefixSet(t *testing.T) {
 			slices.Reverse(names)
 		}
 	}
-	if _, err := newPrefixSet([]string{strings.Repeat("x", maxPrefix+1)}); err == nil {
+	set, err := newPrefixSet("refs/heads/", []string{"b", "a/", "", "b!"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := packets("command=ls-refs", "delimiter", "ref-prefix refs/heads/", "flush")
+	if got := string(appendLsRefs(nil, set, sha1)); got != want {
+		t.Errorf("asks\n%q, want\n%q", got, want)
+	}
+	for _, prefixes := range [][]string{{"a"}, {"b", "a/"}, {"b!", "b", "ab"}, {""}} {
+		set, err := newPrefixSet("refs/heads/", prefixes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := &filter{set: set}
+		for _, name := range []string{"HEAD", "a", "ab", "refs/heads/a", "refs/heads/a/b", "refs/heads/ab", "refs/heads/b!", "refs/heads/", "refs/heads", "refs/tags/a"} {
+			branch, is := strings.CutPrefix(name, "refs/heads/")
+			want := is && slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(branch, p) })
+			if got := names.has([]byte(name)); got != want {
+				t.Errorf("branches %q have %q: %v, want %v", prefixes, name, got, want)
+			}
+		}
+	}
+	if _, err := newPrefixSet("", []string{strings.Repeat("x", maxPrefix+1)}); err == nil {
 		t.Error("a prefix of any length is accepted")
 	}
 }

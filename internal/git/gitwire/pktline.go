@@ -67,6 +67,15 @@ func (p *packetReader) read() (content []byte, kind packet, err error) {
 	return content, dataPacket, nil
 }
 
+// whole reads to the end of a stream that is no longer than most, and gives all of it; nothing of it counts as given out.
+// It reports false where the stream is longer, or breaks off.
+func (p *packetReader) whole(most int) ([]byte, bool) {
+	for p.err == nil && len(p.buf) <= most {
+		p.fill(len(p.buf) - p.next + 1)
+	}
+	return p.buf, p.err == io.EOF && p.next == 0 && len(p.buf) <= most
+}
+
 // need makes sure that n bytes lie in the buffer after next. It gives io.EOF where the stream has ended right there.
 func (p *packetReader) need(n int) error {
 	for len(p.buf)-p.next < n {
@@ -135,12 +144,16 @@ const (
 	delimiter = "0001"
 )
 
-// appendPacket adds a packet with the content of two parts and a line feed. Both together are far shorter than maxPacket.
-func appendPacket(b []byte, first, second string) []byte {
+// appendPacket adds a packet with the content of some parts and a line feed. Together they are far shorter than maxPacket.
+func appendPacket(b []byte, parts ...string) []byte {
 	const digits = "0123456789abcdef"
-	n := 4 + len(first) + len(second) + 1
+	n := 4 + 1
+	for _, p := range parts {
+		n += len(p)
+	}
 	b = append(b, digits[n>>12&15], digits[n>>8&15], digits[n>>4&15], digits[n&15])
-	b = append(b, first...)
-	b = append(b, second...)
+	for _, p := range parts {
+		b = append(b, p...)
+	}
 	return append(b, '\n')
 }

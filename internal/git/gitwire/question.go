@@ -14,11 +14,13 @@ import (
 	"sentry/internal/sentry"
 )
 
-// question is one call of ListRefs under way.
+// question is one call of ListRefs or ListBranches under way.
 type question struct {
 	*Client
 	remote sentry.Remote
 	auth   Auth
+	last   Digest // of an answer that need not be read again
+	now    Digest // of this answer; 0 where it has none
 }
 
 // ask puts the question for one set of prefixes. Where the server is known to speak protocol v2 that is one request;
@@ -64,17 +66,22 @@ func doubtful(err error) bool {
 // lsRefs asks by protocol v2.
 func (q *question) lsRefs(ctx context.Context, at place, want prefixSet) ([]Ref, error) {
 	size := 64
-	for _, p := range want {
-		size += len("0000ref-prefix \n") + len(p)
+	for _, p := range want.rest {
+		size += len("0000ref-prefix \n") + len(want.lead) + len(p)
 	}
-	refs := make([]Ref, 0, max(1, len(want)))
+	var refs []Ref
+	var now Digest
 	err := q.command(ctx, at, appendLsRefs(make([]byte, 0, size), want, at.format), func(p *packetReader) (err error) {
-		refs, err = readLsRefs(p, want, at.format, refs)
+		if now = p.digest(); now != 0 && now == q.last {
+			return nil
+		}
+		refs, err = readLsRefs(p, want, at.format, make([]Ref, 0, max(1, len(want.rest))))
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	q.now = now
 	return refs, nil
 }
 
@@ -158,14 +165,7 @@ func (q *question) send(ctx context.Context, path, query string, body []byte) (*
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 		req.Body, _ = req.GetBody()
 	}
-	switch {
-	case !q.auth.Token.Empty():
-		req.Header = q.header(body != nil, q.auth)
-	case body != nil:
-		req.Header = q.anonymous.post
-	default:
-		req.Header = q.anonymous.get
-	}
+	req.Header = q.header(body != nil, q.auth)
 	resp, err := q.transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return nil, &sentry.Fault{Kind: sentry.Transient, Err: err}
@@ -173,10 +173,34 @@ func (q *question) send(ctx context.Context, path, query string, body []byte) (*
 	return resp, nil
 }
 
-// anonymous holds the headers of requests without an account. A transport must not change them, so all share them.
-type anonymous struct{ get, post http.Header }
+// maxHeaders is how many headers are kept.
+const maxHeaders = 4096
 
+// heading is what the header of a request depends on.
+type heading struct {
+	post bool
+	auth Auth
+}
+
+// header gives the header of a request. A transport must not change it: all with the same account share it.
 func (c *Client) header(post bool, a Auth) http.Header {
+	of := heading{post, a}
+	c.mu.RLock()
+	h := c.headers[of]
+	c.mu.RUnlock()
+	if h == nil {
+		h = c.newHeader(post, a)
+		c.mu.Lock()
+		if len(c.headers) >= maxHeaders {
+			clear(c.headers)
+		}
+		c.headers[of] = h
+		c.mu.Unlock()
+	}
+	return h
+}
+
+func (c *Client) newHeader(post bool, a Auth) http.Header {
 	h := http.Header{
 		"User-Agent":   {c.agent},
 		"Git-Protocol": {"version=2"},
@@ -212,7 +236,7 @@ func (q *question) readPackets(resp *http.Response, read func(*packetReader) err
 	p := readers.Get().(*packetReader)
 	defer func() {
 		p.reset(nil, 0)
-		if cap(p.buf) <= 16<<10 {
+		if cap(p.buf) <= 2*maxDigested {
 			readers.Put(p)
 		}
 	}()

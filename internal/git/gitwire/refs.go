@@ -3,6 +3,7 @@ package gitwire
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -26,32 +27,47 @@ const (
 	maxRefName = 4096
 )
 
-// prefixSet is a list of prefixes in order, none of which begins with another. An empty set holds every name.
-type prefixSet []string
+// prefixSet is a list of prefixes in order, none of which begins with another, and what all of them begin with besides. An
+// empty set holds every name.
+type prefixSet struct {
+	lead string
+	rest []string
+}
 
-func newPrefixSet(prefixes []string) (prefixSet, error) {
-	for _, p := range prefixes {
-		if len(p) > maxPrefix {
-			return nil, fmt.Errorf("a prefix of refs has %d bytes; at most %d are accepted", len(p), maxPrefix)
+func newPrefixSet(lead string, prefixes []string) (prefixSet, error) {
+	ordered := true
+	for i, p := range prefixes {
+		if len(lead)+len(p) > maxPrefix {
+			return prefixSet{}, fmt.Errorf("a prefix of refs has %d bytes; at most %d are accepted", len(lead)+len(p), maxPrefix)
 		}
-		if p == "" {
-			return nil, nil
+		if lead == "" && p == "" {
+			return prefixSet{}, nil
 		}
+		ordered = ordered && (i == 0 || prefixes[i-1] < p && !strings.HasPrefix(p, prefixes[i-1]))
 	}
-	if len(prefixes) < 2 {
-		return prefixes, nil
+	if ordered {
+		return prefixSet{lead, prefixes}, nil
 	}
 	set := slices.Clone(prefixes)
-	if !slices.IsSorted(set) {
-		slices.Sort(set)
-	}
+	slices.Sort(set)
 	kept := set[:1]
 	for _, p := range set[1:] {
 		if !strings.HasPrefix(p, kept[len(kept)-1]) {
 			kept = append(kept, p)
 		}
 	}
-	return kept, nil
+	return prefixSet{lead, kept}, nil
+}
+
+// parts cuts a set into such of at most n prefixes.
+func (s prefixSet) parts(n int) iter.Seq[prefixSet] {
+	return func(yield func(prefixSet) bool) {
+		for some := range slices.Chunk(s.rest, n) {
+			if !yield(prefixSet{s.lead, some}) {
+				return
+			}
+		}
+	}
 }
 
 // filter finds the names of an answer that begin with one of a set of prefixes. Answers are in order, as the set is, so
@@ -62,25 +78,29 @@ type filter struct {
 }
 
 func (f *filter) has(name []byte) bool {
-	if len(f.set) == 0 {
+	if len(f.set.rest) == 0 {
 		return true
 	}
-	for next := f.last; next < min(f.last+2, len(f.set)); next++ {
-		if begins(name, f.set[next]) {
+	if !begins(name, f.set.lead) {
+		return false
+	}
+	name = name[len(f.set.lead):]
+	for next := f.last; next < min(f.last+2, len(f.set.rest)); next++ {
+		if begins(name, f.set.rest[next]) {
 			f.last = next
 			return true
 		}
 	}
 	f.last = f.set.find(name)
-	return begins(name, f.set[f.last])
+	return begins(name, f.set.rest[f.last])
 }
 
-// find gives the place of the only prefix with which a name can begin: the greatest that is not greater than the name,
+// find gives the place of the only prefix with which a name, without the lead, can begin: the greatest that is not greater than the name,
 // since whatever lies between a prefix and a name that begins with it begins with it too.
 func (s prefixSet) find(name []byte) int {
-	low, high := 0, len(s)
+	low, high := 0, len(s.rest)
 	for low < high {
-		if middle := int(uint(low+high) >> 1); s[middle] <= string(name) {
+		if middle := int(uint(low+high) >> 1); s.rest[middle] <= string(name) {
 			low = middle + 1
 		} else {
 			high = middle
