@@ -102,10 +102,28 @@ func (a *account) batches() (batch int, sweep bool) {
 		return 1, false
 	}
 	batch, sweep = a.service.lane()
-	if (batch > 1 || sweep) && (a.breaker.State() == gobreaker.StateOpen || a.budget.shut()) {
+	if (batch > 1 || sweep) && a.silent() {
 		return 1, false
 	}
 	return max(1, batch), sweep
+}
+
+// silent reports whether the API is not asked for the moment: it does not answer, or has nothing left for us.
+func (a *account) silent() bool {
+	return a.breaker.State() == gobreaker.StateOpen || a.budget.shut()
+}
+
+// trouble says why.
+func (a *account) trouble() string {
+	if a.breaker.State() == gobreaker.StateOpen {
+		return hostOf(a.origin) + " has not answered its API several times"
+	}
+	for _, s := range a.budget.states("", "") {
+		if s.Reason != "" {
+			return s.Reason
+		}
+	}
+	return "the budget of the API is used up"
 }
 
 // credential gives the Auth as it is configured now.

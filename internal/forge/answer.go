@@ -45,10 +45,22 @@ func (f *Forges) Budgets() []BudgetState {
 
 // Explain tells why a repository is asked the way it is.
 func (f *Forges) Explain(r *Repository) string {
-	if p := f.place(r); p != nil && p.account.service != nil {
-		return p.account.service.explain(r)
+	p := f.place(r)
+	if p == nil || p.account.service == nil {
+		return "asked over Git (ls-refs), which costs no API quota"
 	}
-	return "asked over the Git protocol (ls-refs): costs no API quota"
+	p.mu.Lock()
+	byAPI := time.Now().Before(p.byAPI)
+	p.mu.Unlock()
+	a := p.account
+	batch, sweep := a.service.lane()
+	switch {
+	case byAPI:
+		return "asked over the API, because Git is refused there"
+	case (batch > 1 || sweep) && a.silent():
+		return "asked over Git (ls-refs) for the moment: " + a.trouble()
+	}
+	return a.service.explain(r)
 }
 
 // diagnoses are remembered for so long: who is in trouble asks again and again.

@@ -77,7 +77,7 @@ type budget struct {
 	strikes int       // pauses that were asked for in a row; above 0 one request is sent at a time
 	empty   int       // refusals in a row because a purse was empty
 	quiet   map[string]time.Time
-	writes  []time.Time // of the last hour
+	writes  []time.Time   // of the last hour
 	took    []taken       // in the last minute
 	usual   time.Duration // what a request takes
 	timer   *time.Timer

@@ -309,9 +309,10 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 		done(errors.New(resp.Status))
 	}
 	var said []byte
-	if resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
+	if resp.StatusCode >= 400 { // a refusal, which is going to be quoted
 		said, _ = io.ReadAll(io.LimitReader(resp.Body, maxSaid))
-		resp.Body = readAgain{io.MultiReader(bytes.NewReader(said), resp.Body), resp.Body}
+		said = hide(said, token)
+		resp.Body = readAgain{bytes.NewReader(said), resp.Body}
 	}
 	wait, limited := turn.learn(resp, said)
 	if resp.StatusCode < 400 {
@@ -328,6 +329,14 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 	}
 	resp.Body = &freeing{ReadCloser: resp.Body, free: func() { cancel(); turn.free() }}
 	return resp, nil
+}
+
+// hide takes a token out of what the other side says.
+func hide(said []byte, token sentry.Secret) []byte {
+	if text := token.Reveal(); text != "" {
+		return bytes.ReplaceAll(said, []byte(text), []byte(sentry.Redacted))
+	}
+	return said
 }
 
 // errSaysNothing ends a request that tells nothing about the health of the other side.

@@ -20,7 +20,7 @@ const (
 	perSecond = 100
 	burstOf   = 200
 	troubles  = 3 // failures in a row, after which the rest of a question is not asked
-	suspects  = 3 // repositories in a row that refuse a credential, until it is the credential's fault
+	suspects  = 3 // repositories in a row that refuse a credential, until it may be the credential's fault
 
 	// aside is how long it is remembered that Git is refused where the API is not, or that the API knows no better.
 	aside = 10 * time.Minute
@@ -289,18 +289,28 @@ func (a *account) gate(ctx context.Context) (sentry.Secret, error) {
 	return token, a.admit(token)
 }
 
-// suspect notes that a repository refused the token over Git. That may be the repository's own affair; when one after the
-// other does it, with none between that does not, it is the token's.
+// suspect notes that a repository refused the token over Git. That may be the repository's own affair. When one after the
+// other does it, with none between that does not, it is the token's: three are enough where they say that they do not know
+// who asks (401), as guessing goes on until the server locks everybody out; otherwise half of all.
 func (a *account) suspect(r *Repository, token sentry.Secret, err error) {
 	if token.Empty() {
 		return
+	}
+	status := 0
+	var told interface{ HTTPStatus() int }
+	if errors.As(err, &told) {
+		status = told.HTTPStatus()
 	}
 	a.mu.Lock()
 	if a.refused.suspects == nil {
 		a.refused.suspects = map[*Repository]bool{}
 	}
 	a.refused.suspects[r] = true
-	guilty := len(a.refused.suspects) >= suspects
+	enough := suspects
+	if status != http.StatusUnauthorized {
+		enough = max(suspects, a.members/2)
+	}
+	guilty := len(a.refused.suspects) >= enough
 	a.mu.Unlock()
 	if guilty {
 		a.refuse(token, err)

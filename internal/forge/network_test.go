@@ -559,3 +559,14 @@ func TestConnectionsAreKept(t *testing.T) {
 		t.Errorf("%d connections", dials)
 	}
 }
+
+// recording is a Network that goes nowhere, and notes where it was to go.
+func recording(asked *[]string) *forge.Network {
+	var mu sync.Mutex
+	return forge.NewNetwork(forge.NetworkOptions{Proxy: func(r *http.Request) (*url.URL, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		*asked = append(*asked, r.URL.String())
+		return nil, errors.New("nowhere to go")
+	}})
+}

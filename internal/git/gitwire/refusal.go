@@ -24,6 +24,9 @@ type statusError struct {
 
 func (e *statusError) Error() string { return e.text }
 
+// HTTPStatus is the status of the answer.
+func (e *statusError) HTTPStatus() int { return e.status }
+
 // doubtful reports whether a server that does not know the request could answer like this.
 func (e *statusError) doubtful() bool {
 	switch e.status {

@@ -1,0 +1,199 @@
+package forge_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sentry/internal/forge"
+	"sentry/internal/forge/forgetest"
+	"sentry/internal/sentry"
+)
+
+// plain makes repositories of a plain Git server with one token, and what answers for them.
+func plain(t *testing.T, n int, answer func(r *forge.Repository) (map[string]string, error)) (*forge.Forges, []*forge.Repository, *int) {
+	t.Helper()
+	asked := 0
+	var mu sync.Mutex
+	f := forge.New(forge.Options{LsRefs: func(_ context.Context, r *forge.Repository) (map[string]string, error) {
+		mu.Lock()
+		asked++
+		mu.Unlock()
+		return answer(r)
+	}})
+	var all []*forge.Repository
+	for i := range n {
+		r := repository(t, fmt.Sprintf("https://git.example/r%d", i), forge.Git)
+		all = append(all, r)
+	}
+	f.Update(all)
+	return f, all, &asked
+}
+
+// refusal is what a Git server answers with.
+type refusal struct{ status int }
+
+func (r refusal) Error() string   { return fmt.Sprintf("HTTP status %d", r.status) }
+func (r refusal) HTTPStatus() int { return r.status }
+
+// A token that nobody accepts is shown once a minute; one that some do not accept is shown to all.
+func TestRefusedOverGit(t *testing.T) {
+	run := func(t *testing.T, answer func(r *forge.Repository) (map[string]string, error), cycles int) (asked, refused int) {
+		f, all, n := plain(t, 20, answer)
+		for range cycles {
+			for _, r := range all {
+				if a := f.Heads(t.Context(), []forge.Ask{{Repository: r}})[0]; a.Err != nil {
+					refused++
+				}
+			}
+			time.Sleep(10 * time.Second)
+		}
+		return *n, refused
+	}
+	synctest.Test(t, func(t *testing.T) {
+		good := false
+		answer := func(*forge.Repository) (map[string]string, error) {
+			if good {
+				return nil, nil
+			}
+			return nil, &sentry.Fault{Kind: sentry.Unauthorized, Err: refusal{http.StatusUnauthorized}}
+		}
+		if asked, _ := run(t, answer, 60); asked > 13 {
+			t.Errorf("in ten minutes it was shown %d times", asked)
+		}
+		good = true
+		if _, refused := run(t, answer, 2); refused > 0 {
+			t.Errorf("%d are still not asked", refused)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		asked, refused := run(t, func(r *forge.Repository) (map[string]string, error) {
+			if r.Remote.Path() < "/r15" {
+				return nil, &sentry.Fault{Kind: sentry.Unauthorized, Err: refusal{http.StatusForbidden}}
+			}
+			return nil, nil
+		}, 10)
+		if asked != 200 || refused != 70 {
+			t.Errorf("%d were asked, %d refused", asked, refused)
+		}
+	})
+}
+
+// A question about many, of which the server has gone, ends soon: the first failures tell about the rest.
+func TestEachGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, all, asked := plain(t, 100, func(*forge.Repository) (map[string]string, error) {
+			time.Sleep(time.Second)
+			return nil, sentry.Faultf(sentry.Transient, "nobody there")
+		})
+		asks := make([]forge.Ask, len(all))
+		for i, r := range all {
+			asks[i].Repository = r
+		}
+		for i, a := range f.Heads(t.Context(), asks) {
+			if a.Err == nil || sentry.AsFault(a.Err).Kind != sentry.Transient {
+				t.Fatalf("%d: %s", i, show(a))
+			}
+		}
+		if *asked > 20 {
+			t.Errorf("%d were asked", *asked)
+		}
+	})
+}
+
+// The address of the API follows from that of the repository.
+func TestWhereTheAPIIs(t *testing.T) {
+	cases := []struct {
+		remote, api string
+		kind        forge.Kind
+		asked       string
+	}{
+		{"https://github.com/o/r.git", "", forge.GitHub, "https://api.github.com/repos/o/r"},
+		{"git@github.com:o/r.git", "", forge.GitHub, "https://api.github.com/repos/o/r"},
+		{"ssh://git@ssh.github.com:443/o/r.git", "", forge.GitHub, "https://api.github.com/repos/o/r"},
+		{"https://acme.ghe.com/o/r", "", forge.GitHub, "https://api.acme.ghe.com/repos/o/r"},
+		{"https://git.example/o/r", "", forge.GitHub, "https://git.example/api/v3/repos/o/r"},
+		{"https://git.example:8443/o/r", "", forge.GitHub, "https://git.example:8443/api/v3/repos/o/r"},
+		{"https://git.example/o/r", "https://api.git.example/v3/", forge.GitHub, "https://api.git.example/v3/repos/o/r"},
+		{"http://localhost:3000/o/r", "", forge.Gitea, "http://localhost:3000/api/v1/repos/o/r"},
+		{"https://gitlab.com/o/p/r", "", forge.GitLab, "https://gitlab.com/api/v4/projects/o%2Fp%2Fr"},
+		{"ssh://git@git.example:2222/o/r", "", forge.GitLab, "https://git.example/api/v4/projects/o%2Fr"},
+	}
+	for _, c := range cases {
+		var asked []string
+		r := repository(t, c.remote, c.kind)
+		r.API = c.api
+		r.Auth = forge.Auth{}
+		f := forge.New(forge.Options{Network: recording(&asked)})
+		f.Update([]*forge.Repository{r})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		_, _ = f.Access(ctx, r)
+		cancel()
+		if len(asked) == 0 || !strings.HasPrefix(c.asked, asked[0]) {
+			t.Errorf("%s is asked at %q, not %s", c.remote, asked, c.asked)
+		}
+	}
+}
+
+// What it costs is estimated by credential, and warned of before it is too much.
+func TestCost(t *testing.T) {
+	var all []*forge.Repository
+	add := func(n int, address, key string, kind forge.Kind, interval time.Duration) {
+		for i := range n {
+			r := repository(t, fmt.Sprintf("%s/o/r%d", address, i), kind)
+			r.Auth.Key, r.Interval = key, interval
+			if key == "" {
+				r.Auth = forge.Auth{}
+			}
+			all = append(all, r)
+		}
+	}
+	add(1000, "https://github.com", "a", forge.GitHub, time.Minute)
+	add(1000, "https://github.com", "b", forge.GitHub, 5*time.Second)
+	add(50, "https://github.com", "", forge.GitHub, time.Minute)
+	add(3, "https://git.example", "c", forge.GitHub, time.Minute)
+	add(10, "https://other.example", "d", forge.Git, 30*time.Second)
+	add(10, "https://other.example", "e", forge.Git, 30*time.Second)
+	add(100, "https://gitea.example", "f", forge.Gitea, time.Minute)
+	costs := forge.Cost(all, forge.Host{Origin: "https://gitea.example:443", RequestsPerHour: 50})
+	want := []string{
+		"github.com a GraphQL 1000 600 of 5000 false", "github.com b GraphQL 1000 7200 of 5000 true", "github.com  ls-refs 50 3000 of 0 false",
+		"git.example c ls-refs 3 180 of 0 false", "other.example  ls-refs 20 2400 of 0 false", "gitea.example f search 100 460 of 50 true",
+	}
+	if len(costs) != len(want) {
+		t.Fatalf("%d: %+v", len(costs), costs)
+	}
+	for i, c := range costs {
+		if got := fmt.Sprintf("%s %s %s %d %d of %d %v", c.Host, c.Key, c.Way, c.Repositories, c.RequestsPerHour, c.Limit, c.Problem != ""); got != want[i] {
+			t.Errorf("%s, not %s", got, want[i])
+		}
+	}
+}
+
+// What a forge says is repeated on one line, short, and without the token.
+func TestWhatIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, lab := githubRig(t, forgetest.GitHubOptions{}, 5)
+		token := r.token.Reveal()
+		for _, status := range []int{400, 401, 403, 404, 422, 429, 500, 503} {
+			lab.Fail(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+				w.WriteHeader(status)
+				fmt.Fprintf(w, `{"message":"\u001b]0;pwn\u0007you sent %s\nand\u202e more%s"}`, token, strings.Repeat("x", 5000))
+			})
+			_, err := r.forges.Access(t.Context(), r.all[0])
+			err2 := r.forges.SetStatus(t.Context(), r.all[0], forge.Status{Commit: strings.Repeat("a", 40), State: forge.Success, Context: "x"})
+			err3 := r.forges.Diagnose(t.Context(), r.all[1], sentry.Faultf(sentry.NotFound, "x"))
+			for _, err := range []error{err, err2, err3} {
+				if err == nil || strings.Contains(err.Error(), token) || strings.ContainsAny(err.Error(), "\x1b\x07\n\u202e") || len(err.Error()) > 1000 {
+					t.Errorf("%d: %q", status, err)
+				}
+			}
+			time.Sleep(10 * time.Hour)
+		}
+	})
+}
