@@ -38,6 +38,8 @@ const (
 	maxConnections = 1000
 	// leaving is what those who are being answered get when a door closes.
 	leaving = 5 * time.Second
+	// yielding is how long nothing listens at most, while one door makes room for another.
+	yielding = 500 * time.Millisecond
 )
 
 // now gives the open door, and what is closed when it no longer is.
@@ -157,11 +159,11 @@ func (d *Daemon) replaceDoor(old *door, address string) (*door, error) {
 	bound := old.Addr().String()
 	old.retired.Store(true)
 	_ = old.Close()
-	opened, err := d.newDoor(address)
+	opened, err := d.newDoorSoon(address, yielding)
 	if err == nil {
 		return opened, nil
 	}
-	again, worse := d.newDoor(bound)
+	again, worse := d.newDoorSoon(bound, 10*yielding)
 	if worse != nil {
 		d.doors.set(nil)
 		return nil, fmt.Errorf("%w; and now nothing listens, since the address before cannot be had any more: %w", err, worse)
@@ -169,6 +171,17 @@ func (d *Daemon) replaceDoor(old *door, address string) (*door, error) {
 	again.configured = old.configured
 	d.doors.set(again)
 	return nil, err
+}
+
+// newDoorSoon binds an address that was in use a moment ago. A program that is being started has all of our files until
+// it runs, so that an address may stay bound for some milliseconds after it was closed.
+func (d *Daemon) newDoorSoon(address string, patience time.Duration) (*door, error) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		opened, err := d.newDoor(address)
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline) {
+			return opened, err
+		}
+	}
 }
 
 func samePort(a, b string) bool {
