@@ -30,3 +30,13 @@ func (a *asker) gitAuth(remote sentry.Remote, c config.Auth) git.Auth {
 	}
 	return auth
 }
+
+// certificates names the files with whom to believe at an origin, and with what to show there.
+func certificates(cfg *config.Config, origin string) (authorities, certificate, key string) {
+	for _, h := range cfg.Hosts {
+		if h.Origin == origin {
+			return h.CAFile, h.CertFile, h.KeyFile
+		}
+	}
+	return "", "", ""
+}

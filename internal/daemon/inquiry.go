@@ -37,7 +37,10 @@ type Inquiry struct {
 func NewInquiry(cfg *config.Config, folder string, mask *logger.Masker, log *slog.Logger) (*Inquiry, error) {
 	q := &Inquiry{network: forge.NewNetwork(forge.NetworkOptions{Hosts: hosts(cfg), Log: log})}
 	var err error
-	if q.git, err = git.New(git.Options{StateDir: folder, Transport: gitwire.NewTransport(q.network.TLS)}); err != nil {
+	if q.git, err = git.New(git.Options{
+		StateDir: folder, Transport: gitwire.NewTransport(q.network.TLS),
+		Certificates: func(origin string) (string, string, string) { return certificates(cfg, origin) },
+	}); err != nil {
 		q.network.Close()
 		return nil, err
 	}

@@ -37,8 +37,8 @@ type Local struct {
 	// Auth is how to show who asks for the QA repository of a repository; nil is by what GitAuth makes of its keys.
 	Auth func(*config.Repository) git.Auth
 	Mask *logger.Masker
-	Log      *slog.Logger
-	Now      func() time.Time // wall clock, for display; default time.Now
+	Log  *slog.Logger
+	Now  func() time.Time // wall clock, for display; default time.Now
 }
 
 // Execute carries out one attempt: workspace, clone, commands, and the workspace is gone again.

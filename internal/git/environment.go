@@ -59,8 +59,9 @@ func (g *Git) credentials(r sentry.Remote, a Auth, token sentry.Secret, v Versio
 		}
 		return env, nil, nil
 	case "http", "https":
+		env := g.certificates(r)
 		if token.Empty() {
-			return nil, nil, nil
+			return env, nil, nil
 		}
 		user := a.Username
 		if user == "" {
@@ -71,11 +72,27 @@ func (g *Git) credentials(r sentry.Remote, a Auth, token sentry.Secret, v Versio
 		hide := []string{encoded, token.Reveal()}
 		if v.Before(Version{2, 31, 0}) {
 			// Before GIT_CONFIG_COUNT there was only the variable in which git hands -c on to its children, in this form.
-			return []string{"GIT_CONFIG_PARAMETERS=" + shellQuote(key+"="+header)}, hide, nil
+			return append(env, "GIT_CONFIG_PARAMETERS="+shellQuote(key+"="+header)), hide, nil
 		}
-		return []string{"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=" + key, "GIT_CONFIG_VALUE_0=" + header}, hide, nil
+		return append(env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0="+key, "GIT_CONFIG_VALUE_0="+header), hide, nil
 	}
 	return nil, nil, nil
+}
+
+// certificates is how a run of git is told whom to believe and what to show. It speaks to one origin only.
+func (g *Git) certificates(r sentry.Remote) (env []string) {
+	if g.o.Certificates == nil || r.Scheme() != "https" {
+		return nil
+	}
+	authorities, certificate, key := g.o.Certificates(r.Origin())
+	for _, v := range []struct{ name, file string }{
+		{"GIT_SSL_CAINFO", authorities}, {"GIT_SSL_CERT", certificate}, {"GIT_SSL_KEY", key}, // in place of those of our environment
+	} {
+		if v.file != "" {
+			env = append(env, v.name+"="+v.file)
+		}
+	}
+	return env
 }
 
 // sshCommand is the ssh that git starts: without the account's configuration, which could run programs or name other

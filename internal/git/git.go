@@ -40,6 +40,9 @@ type Options struct {
 	CloneTimeout time.Duration
 	// Transport carries the questions over HTTP; nil means gitwire.NewTransport.
 	Transport http.RoundTripper
+	// Certificates names the files (PEM) with the authorities to believe at an origin, and with the certificate and key to
+	// show there; "" for none. They are for runs of git, which takes the former in place of those it knows; nil: none.
+	Certificates func(origin string) (authorities, certificate, key string)
 	Log       *slog.Logger // nil discards
 }
 
