@@ -46,21 +46,25 @@ func TestStatus(t *testing.T) {
 	s := settings{global: []string{"public_url: https://sentry.example.com"}}
 	d := w.sentry(s, "main")
 
-	w.write("world/gate", "")
-	good := w.gitea.Push(watched, "main")
-	w.said(d, good, "pending")
-	w.remove("world/gate")
-	w.said(d, good, "pending", "success")
+	// slowly pushes, and lets the rollout end when it is known to be pending: what ends at once has its verdict only.
+	slowly := func(d *sentryd, verdict string) (commit string) {
+		t.Helper()
+		w.write("world/gate", "")
+		commit = w.gitea.Push(watched, "main")
+		w.said(d, commit, "pending")
+		w.remove("world/gate")
+		w.said(d, commit, "pending", verdict)
+		return commit
+	}
 
+	good := slowly(d, "success")
 	w.write("world/fail", "")
-	bad := w.gitea.Push(watched, "main")
-	w.said(d, bad, "pending", "failure")
+	bad := slowly(d, "failure")
 	w.remove("world/fail")
 
 	d.stop()
 	d = w.sentry(s, "main")
-	last := w.gitea.Push(watched, "main")
-	w.said(d, last, "pending", "success")
+	last := slowly(d, "success")
 	w.said(d, good, "pending", "success")
 	w.said(d, bad, "pending", "failure")
 	if list := w.gitea.History(watched, first); len(list) != 0 {
