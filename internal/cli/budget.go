@@ -143,6 +143,9 @@ func expenses(hosts []config.Host, repositories []*forge.Repository, costs []for
 		case e.Share > 100:
 			e.Status = checkFail
 			e.Problem = fmt.Sprintf("it needs %d requests an hour, and %d are allowed", e.RequestsPerHour, e.Limit)
+			if e.Kind != forge.Git && e.Way != "ls-refs" {
+				e.Problem += "; what does not fit is asked over Git, one by one"
+			}
 			e.Fix = relief(e, interval)
 		case e.Share >= tight:
 			e.Status = checkWarn
@@ -183,10 +186,13 @@ func relief(e expense, interval time.Duration) string {
 		longer := time.Duration(math.Ceil(float64(interval)*factor/float64(30*time.Second))) * 30 * time.Second
 		ways = append(ways, fmt.Sprintf("poll less often: polling_interval %s instead of %s", server.Took(longer), server.Took(interval)))
 	}
-	if n := int(math.Ceil(factor)); e.Credential != "" && n > 1 {
-		ways = append(ways, fmt.Sprintf("or share the repositories out among %d tokens of different accounts", n))
+	if e.Kind == forge.GitHub && !strings.HasPrefix(e.Credential, "app ") {
+		ways = append(ways, "use a GitHub App, which is allowed up to 12500 an hour")
 	}
-	return strings.Join(ways, "; ")
+	if n := int(math.Ceil(factor)); e.Credential != "" && n > 1 {
+		ways = append(ways, fmt.Sprintf("share the repositories out among %d tokens of different accounts", n))
+	}
+	return strings.Join(ways, "; or ")
 }
 
 // expenseLines draws a table, and below it what is worth knowing about its lines.

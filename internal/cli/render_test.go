@@ -110,7 +110,7 @@ func testStatus() server.Status {
 	succeeded := failed
 	succeeded.ID, succeeded.Status = "7-zzzzz", sentry.Succeeded
 	return server.Status{
-		Daemon: &server.Daemon{PID: 4242, Version: "v1.2.3", Since: before(3 * 24 * time.Hour), Config: "/etc/sentry/sentry.yaml", Reload: &server.Reload{At: before(time.Hour), OK: false, Message: "sentry.yaml:3:1: groups: unknown key \"goups\"; did you mean \"groups\"?\nsentry.yaml:9:1: too"}},
+		Daemon: &server.Daemon{PID: 4242, Version: "v1.2.3", Since: before(3 * 24 * time.Hour), Config: "/etc/sentry/sentry.yaml", Listen: "127.0.0.1:8080", Reload: &server.Reload{At: before(time.Hour), OK: false, Message: "sentry.yaml:3:1: groups: unknown key \"goups\"; did you mean \"groups\"?\nsentry.yaml:9:1: too"}},
 		Items: []server.Group{
 			{Name: "storefront", State: server.GroupIdle, Last: &failed, Members: []server.Member{
 				{Repository: "shop", Watches: []server.Watch{

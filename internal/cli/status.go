@@ -151,6 +151,9 @@ func daemonLine(s screen, d *server.Daemon, owner string, now time.Time, width i
 		return s.paint(yellow, fit("no daemon is running: nothing is polled (`sentry watch` starts one)", width))
 	}
 	text := fmt.Sprintf("daemon %s, pid %d, up %s, %s", d.Version, d.PID, server.Took(now.Sub(d.Since)), d.Config)
+	if d.Listen != "" {
+		text += ", listens on " + d.Listen
+	}
 	if r := d.Reload; r != nil && r.OK {
 		text += fmt.Sprintf(", reloaded %s", server.Ago(now.Sub(r.At)))
 	}
