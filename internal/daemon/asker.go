@@ -21,6 +21,9 @@ type asker struct {
 	git    *git.Git
 	mask   *logger.Masker
 	forges *forge.Forges
+	// moved is told of a branch at another commit than before, while who made that is asked for and before it is recorded.
+	// Nil tells nobody.
+	moved func(w sentry.Watch, commit string)
 
 	updating sync.Mutex
 	known    atomic.Pointer[map[string]*asked] // by name; replaced, never changed
@@ -265,6 +268,9 @@ func (a *asker) Revision(ctx context.Context, c *config.Repository, branch, comm
 	x := a.lookup(c)
 	if x == nil {
 		return sentry.Revision{}, errChanged
+	}
+	if a.moved != nil {
+		a.moved(sentry.Watch{Repository: c.Name, Branch: branch}, commit)
 	}
 	return a.git.Revision(ctx, x.Remote, x.auth, branch, commit)
 }

@@ -141,6 +141,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	local.Sources = d.sources
 
 	d.deploy = deploy.New(deploy.Options{Store: d.store, Executor: local, Config: d.config.Load, Log: d.log, Groups: o.Groups})
+	d.asker.moved = d.deploy.Expect
 	d.monitor = monitor.New(monitor.Options{Store: d.store, Ask: d.asker, Log: d.log})
 	d.reports = d.newReports()
 	if o.Groups == nil {

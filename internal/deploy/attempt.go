@@ -9,7 +9,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"sentry/internal/command"
@@ -30,12 +32,6 @@ type attempt struct {
 
 // carryOut does the steps in order and stops at the first that does not succeed.
 func (a *attempt) carryOut(ctx context.Context) Outcome {
-	if err := a.prepare(); err != nil {
-		if err := a.save(a.d); err != nil {
-			return Outcome{sentry.Interrupted, err.Error()}
-		}
-		return Outcome{sentry.Failed, fmt.Sprintf("cannot make a workspace: %v", err)}
-	}
 	if outcome := a.clone(ctx); outcome.Status != sentry.Succeeded {
 		return outcome
 	}
@@ -80,7 +76,23 @@ func (a *attempt) logFolder() string {
 	return a.d.Repository
 }
 
-// begin appends a step. It is saved with the next save: the caller does that before the step does anything.
+// state is how far the attempt is, to be saved while it goes on.
+func (a *attempt) state() sentry.Deployment {
+	d := a.d
+	d.Steps = slices.Clone(d.Steps)
+	return d
+}
+
+// saving saves how far the attempt is while the caller goes on, and gives what waits for the end of that. Everything that
+// a crash must not leave unexplained comes after it, and so does the next save.
+func (a *attempt) saving() (saved func() error) {
+	state := a.state()
+	done := make(chan error, 1)
+	go func() { done <- a.save(state) }()
+	return sync.OnceValue(func() error { return <-done })
+}
+
+// begin appends a step. The caller has it saved.
 func (a *attempt) begin(kind sentry.StepKind, name string) *sentry.Step {
 	n := len(a.d.Steps) + 1
 	a.d.Steps = append(a.d.Steps, sentry.Step{
@@ -116,11 +128,34 @@ func (a *attempt) end(step *sentry.Step, o Outcome) Outcome {
 	return o
 }
 
-// clone makes the tree of the QA repository, pinned to the commit its branch has now.
+// ready is how long a tree takes at most that is there already. To save that it is being made would take longer.
+const ready = 5 * time.Millisecond
+
+// clone makes the tree of the QA repository, pinned to the commit that its branch has. Where that takes its time it is
+// saved meanwhile that it goes on; otherwise it is saved with what comes next. Should Sentry be killed before, there is a
+// folder too many, which the next start removes, and nothing has happened: no command begins unsaved.
 func (a *attempt) clone(ctx context.Context) Outcome {
 	step := a.begin(sentry.StepClone, "clone")
-	if err := a.save(a.d); err != nil {
+	state := a.state()
+	made := make(chan Outcome, 1)
+	go func() { made <- a.tree(ctx, step) }()
+	select {
+	case outcome := <-made:
+		return outcome
+	case <-time.After(ready):
+	}
+	err := a.save(state)
+	outcome := <-made
+	if err != nil {
 		return Outcome{sentry.Interrupted, err.Error()}
+	}
+	return outcome
+}
+
+// tree makes the workspace, and the tree in it.
+func (a *attempt) tree(ctx context.Context, step *sentry.Step) Outcome {
+	if err := a.prepare(); err != nil {
+		return a.end(step, Outcome{sentry.Failed, fmt.Sprintf("cannot make a workspace: %v", err)})
 	}
 	deploy := a.job.Repository.Deploy
 	limit, cancel := withLimit(ctx, a.job.Global.Timeout)
@@ -154,14 +189,10 @@ func (a *attempt) clone(ctx context.Context) Outcome {
 const cloneTries = 4
 
 func (a *attempt) cloneWithRetries(ctx context.Context, step *sentry.Step, progress io.Writer) (string, error) {
-	deploy := a.job.Repository.Deploy
-	auth := GitAuth(deploy.Auth, a.Mask)
-	if a.Auth != nil {
-		auth = a.Auth(a.job.Repository)
-	}
+	want := a.want(a.job.Repository, a.job.Since)
 	pause := time.Second
 	for {
-		commit, err := a.Sources.Workspace(ctx, deploy.Remote, auth, deploy.Branch, a.source(), progress)
+		commit, err := a.Sources.Workspace(ctx, want, a.source(), progress)
 		if err == nil || ctx.Err() != nil || step.Tries == cloneTries {
 			return commit, err
 		}
@@ -176,6 +207,7 @@ func (a *attempt) cloneWithRetries(ctx context.Context, step *sentry.Step, progr
 		}
 		pause *= 2
 		step.Tries++
+		want.Since = time.Now() // much may have happened meanwhile
 	}
 }
 
@@ -184,10 +216,11 @@ func (a *attempt) command(ctx context.Context, c config.Command) Outcome {
 	step := a.begin(sentry.StepCommand, c.Name)
 	pause := time.Second
 	for {
-		if err := a.save(a.d); err != nil {
+		saved := a.saving()
+		outcome, again := a.try(ctx, step, c, saved)
+		if err := saved(); err != nil {
 			return a.end(step, Outcome{sentry.Interrupted, err.Error()})
 		}
-		outcome, again := a.try(ctx, step, c)
 		if !again || step.Tries > c.Retries {
 			return a.end(step, outcome)
 		}
@@ -202,8 +235,9 @@ func (a *attempt) command(ctx context.Context, c config.Command) Outcome {
 	}
 }
 
-// try runs a command once. again tells whether another try could end otherwise.
-func (a *attempt) try(ctx context.Context, step *sentry.Step, c config.Command) (o Outcome, again bool) {
+// try runs a command once. It begins when it is saved that it does; its process is made meanwhile. again tells whether
+// another try could end otherwise.
+func (a *attempt) try(ctx context.Context, step *sentry.Step, c config.Command, saved func() error) (o Outcome, again bool) {
 	// The folder may have been removed with the logs of old: a clock that jumps makes everything old.
 	if err := os.MkdirAll(a.logs(), 0o700); err != nil {
 		return Outcome{sentry.Failed, fmt.Sprintf("cannot write the log: %v", err)}, true
@@ -216,6 +250,7 @@ func (a *attempt) try(ctx context.Context, step *sentry.Step, c config.Command) 
 		Log:      a.logPath(step),
 		Mask:     a.Mask,
 		Timeout:  c.Timeout,
+		Begin:    saved,
 	})
 	step.Bytes, step.Dropped = result.Output.Bytes, result.Output.Dropped
 	doing := fmt.Sprintf("%s ran", step.Name)

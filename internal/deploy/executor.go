@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sentry/internal/config"
 	"sentry/internal/sentry"
@@ -15,6 +16,9 @@ type Job struct {
 	Deployment sentry.Deployment
 	Repository *config.Repository // as configured when the rollout began (or was taken over)
 	Global     config.Global
+	// Since is the earliest moment at which what the attempt is made of may have been asked for: when that happened which
+	// lets the deployment begin, see Service.since. What was there then is in it.
+	Since time.Time
 }
 
 // Outcome is how an attempt ended.
@@ -24,12 +28,17 @@ type Outcome struct {
 }
 
 // Executor carries out attempts. The service owns the deployment's row; the executor fills its source, steps and
-// pipeline runs and calls save after each change of them, before it does the next thing. When save fails the attempt
-// must end at once: what cannot be remembered must not go on.
+// pipeline runs and calls save after each change of them, one call after the other. What has an effect outside of the
+// workspace waits until it is saved that it begins. When save fails the attempt must end at once: what cannot be
+// remembered must not go on.
 //
-// When ctx ends, Execute ends what it started and returns the outcome that EndedBy gives for the cause.
+// Execute returns the deployment as it is in the end, which need not be saved, and how it ended. When ctx ends, it ends
+// what it started and returns the outcome that EndedBy gives for the cause.
 type Executor interface {
-	Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) Outcome
+	// Expect tells that an attempt at a deployment of a repository is likely to begin in a moment. What it will need to
+	// know from elsewhere may be asked for meanwhile; since is that of the Job. It does not wait.
+	Expect(r *config.Repository, since time.Time)
+	Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) (sentry.Deployment, Outcome)
 }
 
 // The causes for which the context of a rollout ends.
@@ -37,6 +46,8 @@ var (
 	errDeadline = errors.New("global_timeout is over")
 	errShutdown = errors.New("sentry is stopping")
 	errLost     = errors.New("the state can no longer be saved")
+	// errUnclaimed ends what began beside a claim that failed.
+	errUnclaimed = errors.New("the rollout could not be claimed")
 )
 
 // canceledError is the cause when a person cancels.

@@ -20,7 +20,8 @@ import (
 
 // Workspaces makes ready trees of QA repositories. *git.Sources is one.
 type Workspaces interface {
-	Workspace(ctx context.Context, r sentry.Remote, a git.Auth, branch, dir string, progress io.Writer) (commit string, err error)
+	Ask(w git.Want)
+	Workspace(ctx context.Context, w git.Want, dir string, progress io.Writer) (commit string, err error)
 }
 
 // Commands runs commands. *command.Runner is one.
@@ -41,8 +42,19 @@ type Local struct {
 	Now  func() time.Time // wall clock, for display; default time.Now
 }
 
+// Expect asks ahead what the branch of the QA repository is.
+func (l *Local) Expect(r *config.Repository, since time.Time) { l.Sources.Ask(l.want(r, since)) }
+
+func (l *Local) want(r *config.Repository, since time.Time) git.Want {
+	auth := GitAuth(r.Deploy.Auth, l.Mask)
+	if l.Auth != nil {
+		auth = l.Auth(r)
+	}
+	return git.Want{Remote: r.Deploy.Remote, Auth: auth, Branch: r.Deploy.Branch, Since: since}
+}
+
 // Execute carries out one attempt: workspace, clone, commands, and the workspace is gone again.
-func (l *Local) Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) Outcome {
+func (l *Local) Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) (sentry.Deployment, Outcome) {
 	now := l.Now
 	if now == nil {
 		now = time.Now
@@ -53,14 +65,14 @@ func (l *Local) Execute(ctx context.Context, job Job, save func(sentry.Deploymen
 	if outcome.Status == sentry.Failed && !job.Global.Cleanup {
 		if kept, err := l.keep(a.dir); err == nil {
 			outcome.Reason += "; its workspace is kept in " + kept
-			return outcome
+			return a.d, outcome
 		}
 	}
 	if err := git.RemoveTree(a.dir); err != nil {
 		// The verdict stands; what could not be removed now is removed at the next start.
 		a.log().Warn("cannot remove the workspace", logger.KeyError, err)
 	}
-	return outcome
+	return a.d, outcome
 }
 
 func (l *Local) workspace(d sentry.Deployment) string {

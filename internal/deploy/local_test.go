@@ -21,12 +21,18 @@ import (
 
 // trees makes workspaces without a remote side; each answer may be an error.
 type trees struct {
-	answers []error
-	calls   int
+	answers       []error
+	takes         time.Duration
+	calls         int
+	asked, wanted []git.Want
 }
 
-func (s *trees) Workspace(_ context.Context, _ sentry.Remote, _ git.Auth, _, dir string, _ io.Writer) (string, error) {
+func (s *trees) Ask(w git.Want) { s.asked = append(s.asked, w) }
+
+func (s *trees) Workspace(_ context.Context, w git.Want, dir string, _ io.Writer) (string, error) {
+	s.wanted = append(s.wanted, w)
 	s.calls++
+	time.Sleep(s.takes)
 	if len(s.answers) >= s.calls && s.answers[s.calls-1] != nil {
 		return "", s.answers[s.calls-1]
 	}
@@ -40,13 +46,13 @@ type bench struct {
 	sources *trees
 	job     Job
 	saved   []sentry.Deployment
-	saveErr func(n int) error
+	saveErr func(d sentry.Deployment) error
 }
 
 func newBench(t *testing.T, commands ...config.Command) *bench {
 	t.Helper()
 	dir := t.TempDir()
-	b := &bench{t: t, sources: &trees{}, saveErr: func(int) error { return nil }}
+	b := &bench{t: t, sources: &trees{}, saveErr: func(sentry.Deployment) error { return nil }}
 	b.Local = &Local{
 		Root: filepath.Join(dir, "workspaces"), LogsDir: filepath.Join(dir, "logs"), Sources: b.sources,
 		Commands: command.New(command.Options{Grace: 200 * time.Millisecond}), Mask: logger.NewMasker(sentry.NewSecret("hunter22-secret")), Log: slog.New(slog.DiscardHandler),
@@ -74,12 +80,12 @@ func newBench(t *testing.T, commands ...config.Command) *bench {
 
 func (b *bench) run(ctx context.Context) Outcome {
 	b.t.Helper()
-	return b.Execute(ctx, b.job, func(d sentry.Deployment) error {
-		copied := d
-		copied.Steps = append([]sentry.Step(nil), d.Steps...)
-		b.saved = append(b.saved, copied)
-		return b.saveErr(len(b.saved))
+	d, outcome := b.Execute(ctx, b.job, func(d sentry.Deployment) error {
+		b.saved = append(b.saved, d)
+		return b.saveErr(d)
 	})
+	b.saved = append(b.saved, d) // as the service does
+	return outcome
 }
 
 // last gives the steps as last saved.
@@ -104,10 +110,16 @@ func (b *bench) left() []string {
 }
 
 func TestCommandsRunInOrderEachInItsOwnShell(t *testing.T) {
+	t.Run("the tree is there", func(t *testing.T) { testCommandsRunInOrder(t, 0) })
+	t.Run("the tree takes its time", func(t *testing.T) { testCommandsRunInOrder(t, 10*ready) })
+}
+
+func testCommandsRunInOrder(t *testing.T, takes time.Duration) {
 	b := newBench(t,
 		config.Command{Run: `echo one; cd /; export LOST=1`},
 		config.Command{Run: `test "$PWD" != /; test -z "${LOST:-}"; echo "two hunter22-secret $SENTRY_COMMIT"`},
 	)
+	b.sources.takes = takes
 	if o := b.run(t.Context()); o.Status != sentry.Succeeded {
 		t.Fatal(o)
 	}
@@ -120,7 +132,8 @@ func TestCommandsRunInOrderEachInItsOwnShell(t *testing.T) {
 	if left := b.left(); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	// Each step is saved as running before it does anything, with the end of the one before.
+	// Each command is saved as running before it does anything, with the end of the step before; the clone only where it
+	// takes longer than saving would.
 	var story []string
 	for _, d := range b.saved {
 		var one []string
@@ -129,8 +142,14 @@ func TestCommandsRunInOrderEachInItsOwnShell(t *testing.T) {
 		}
 		story = append(story, strings.Join(one, " "))
 	}
-	want := "clone:running|clone:succeeded c1:running|clone:succeeded c1:succeeded c2:running"
-	if got := strings.Join(story[:3], "|"); got != want {
+	want := "clone:succeeded c1:running|clone:succeeded c1:succeeded c2:running|clone:succeeded c1:succeeded c2:succeeded"
+	got := strings.Join(story, "|")
+	if takes > 0 {
+		want = "clone:running|" + want
+	} else {
+		got = strings.TrimPrefix(got, "clone:running|") // a busy machine takes its time for everything
+	}
+	if got != want {
 		t.Errorf("saved %s\nwant  %s", got, want)
 	}
 }
@@ -201,6 +220,28 @@ func TestACloneIsTriedAgainWhereThatMayHelp(t *testing.T) {
 	}
 }
 
+func TestTheSourceIsAskedForAhead(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, config.Command{Run: "true"})
+	b.sources.answers = []error{sentry.Faultf(sentry.Transient, "502 bad gateway")}
+	b.job.Since = time.Now().Add(-time.Second)
+	b.Expect(b.job.Repository, b.job.Since)
+	if o := b.run(t.Context()); o.Status != sentry.Succeeded {
+		t.Fatal(o)
+	}
+	ahead, first, second := b.sources.asked[0], b.sources.wanted[0], b.sources.wanted[1]
+	ahead.Auth, first.Auth = git.Auth{}, git.Auth{} // functions cannot be compared
+	if deploy := b.job.Repository.Deploy; ahead.Remote != deploy.Remote || ahead.Branch != deploy.Branch || !ahead.Since.Equal(b.job.Since) {
+		t.Errorf("ahead it asks for %+v", ahead)
+	}
+	if !first.Since.Equal(ahead.Since) || first.Remote != ahead.Remote || first.Branch != ahead.Branch {
+		t.Errorf("it wants %+v, and asked ahead for %+v", first, ahead)
+	}
+	if !second.Since.After(b.job.Since.Add(time.Second)) {
+		t.Errorf("a second later it is content with what was at %s, and it began at %s", second.Since, b.job.Since)
+	}
+}
+
 func TestAFailedWorkspaceIsKeptWhereAskedFor(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, config.Command{Run: "echo evidence > found; exit 1"})
@@ -243,8 +284,8 @@ func TestTheCauseDecidesTheOutcome(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, config.Command{Run: "sleep 60", Retries: 5})
 			ctx, cancel := context.WithCancelCause(t.Context())
-			b.saveErr = func(n int) error {
-				if n == 2 { // the command is about to begin
+			b.saveErr = func(d sentry.Deployment) error {
+				if len(d.Steps) == 2 { // the command is about to begin
 					time.AfterFunc(100*time.Millisecond, func() { cancel(test.cause) })
 				}
 				return nil
@@ -265,17 +306,21 @@ func TestWhatCannotBeSavedDoesNotBegin(t *testing.T) {
 	marker := filepath.Join(t.TempDir(), "ran")
 	for n := 1; n <= 2; n++ {
 		b := newBench(t, config.Command{Run: "touch " + marker})
-		b.saveErr = func(i int) error {
-			if i == n {
+		b.sources.takes = 10 * ready
+		b.saveErr = func(d sentry.Deployment) error {
+			if len(d.Steps) == n {
 				return errors.New("the disk is gone")
 			}
 			return nil
 		}
-		if o := b.run(t.Context()); o.Status == sentry.Succeeded {
-			t.Errorf("save %d failed, and the outcome is %v", n, o)
+		if o := b.run(t.Context()); o.Status != sentry.Interrupted {
+			t.Errorf("saving step %d failed, and the outcome is %v", n, o)
 		}
 		if _, err := os.Stat(marker); err == nil {
-			t.Fatalf("save %d failed, and the command ran", n)
+			t.Fatalf("saving step %d failed, and the command ran", n)
+		}
+		if left := b.left(); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
 		}
 	}
 }

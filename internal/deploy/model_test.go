@@ -242,11 +242,13 @@ type actor struct {
 	life *life
 }
 
-func (a *actor) Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) Outcome {
+func (a *actor) Expect(*config.Repository, time.Time) {}
+
+func (a *actor) Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) (sentry.Deployment, Outcome) {
 	d := job.Deployment
 	d.Steps = []sentry.Step{{Attempt: d.Attempt, Ordinal: 1, Kind: sentry.StepCommand, Name: "act", Status: sentry.Running, Tries: 1}}
 	if err := save(d); err != nil {
-		return Outcome{sentry.Interrupted, err.Error()}
+		return d, Outcome{sentry.Interrupted, err.Error()}
 	}
 	a.note(seen{what: "start", job: job})
 	f := a.fates[(len(d.Repository+d.Branch)+int(d.Repository[0])+int(d.Generation)*3+d.Attempt*5)%len(a.fates)]
@@ -260,14 +262,14 @@ func (a *actor) Execute(ctx context.Context, job Job, save func(sentry.Deploymen
 		outcome = EndedBy(ctx, "it ran")
 	case <-a.life.died:
 		a.note(seen{what: "killed", job: job})
-		return Outcome{sentry.Interrupted, "dead"}
+		return d, Outcome{sentry.Interrupted, "dead"}
 	}
 	a.note(seen{what: "end", job: job, outcome: outcome})
 	d.Steps[0].Status = outcome.Status
 	if err := save(d); err != nil {
-		return Outcome{sentry.Interrupted, err.Error()}
+		return d, Outcome{sentry.Interrupted, err.Error()}
 	}
-	return outcome
+	return d, outcome
 }
 
 // play plays the history and returns what is wrong with it.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"sentry/internal/config"
 	"sentry/internal/sentry"
@@ -56,6 +57,14 @@ func Plan(f Facts) store.Plan {
 		plan.Reason = "nothing is left to roll out: what it was for is no longer configured in group " + group.Name
 	}
 	return plan
+}
+
+// planned is a rollout as it will be once it is claimed with a plan.
+func planned(r sentry.Rollout, p store.Plan, now time.Time) sentry.Rollout {
+	r.Status, r.Reason = sentry.Running, p.Reason
+	r.Policy, r.Vector, r.Deployments = &p.Policy, p.Vector, slices.Clone(p.Deployments)
+	r.Attempt, r.StartedAt = 1, now
+	return r
 }
 
 type planner struct {

@@ -3,7 +3,9 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"time"
 
+	"sentry/internal/config"
 	"sentry/internal/logger"
 	"sentry/internal/sentry"
 )
@@ -29,29 +31,42 @@ func (s *Service) Recover() error {
 }
 
 func (s *Service) recoverOne(ctx context.Context, old sentry.Rollout) error {
-	var rollout sentry.Rollout
-	err := s.persist(ctx, func(ctx context.Context) (err error) {
-		rollout, err = s.store.TakeOver(ctx, old.ID)
+	work, a := s.enlist(old.Group, old.ID, old.Deployments)
+	cfg := s.config()
+	rollout, again, err := s.takeOver(ctx, cfg, old.ID)
+	if !again {
+		s.dismiss(old.Group, a)
+		return err
+	}
+	s.log.Warn("rollout begins again", logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID, logger.KeyAttempt, rollout.Attempt)
+	claimed := func() (sentry.Rollout, error) { return rollout, nil }
+	s.launch(work, a, &run{service: s, config: cfg, rollout: rollout, since: time.Now(), claim: claimed})
+	return nil
+}
+
+// takeOver makes a rollout ours, and ends it unless it is to begin again.
+func (s *Service) takeOver(ctx context.Context, cfg *config.Config, id string) (rollout sentry.Rollout, again bool, err error) {
+	err = s.persist(ctx, func(ctx context.Context) (err error) {
+		rollout, err = s.store.TakeOver(ctx, id)
 		return err
 	})
 	if err != nil {
-		return err
+		return rollout, false, err
 	}
-	cfg := s.config()
 	_, configured := cfg.Group(rollout.Group)
 	switch {
 	case rollout.CanceledBy != "":
-		return s.end(rollout, sentry.Canceled, "canceled by "+rollout.CanceledBy+", before Sentry was interrupted")
+		err = s.end(rollout, sentry.Canceled, "canceled by "+rollout.CanceledBy+", before Sentry was interrupted")
 	case rollout.Policy.OnInterrupt == sentry.Hold:
-		return s.giveUp(rollout, "Sentry died meanwhile, and on_interrupt is hold")
+		err = s.giveUp(rollout, "Sentry died meanwhile, and on_interrupt is hold")
 	case !configured:
-		return s.giveUp(rollout, fmt.Sprintf("Sentry died meanwhile, and group %s is no longer configured", rollout.Group))
+		err = s.giveUp(rollout, fmt.Sprintf("Sentry died meanwhile, and group %s is no longer configured", rollout.Group))
 	case rollout.Attempt > 1+sentry.MaxInterruptions:
-		return s.giveUp(rollout, fmt.Sprintf("interrupted %d times: it may be what ends Sentry", rollout.Attempt-1))
+		err = s.giveUp(rollout, fmt.Sprintf("interrupted %d times: it may be what ends Sentry", rollout.Attempt-1))
+	default:
+		again = true
 	}
-	s.log.Warn("rollout begins again", logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID, logger.KeyAttempt, rollout.Attempt)
-	s.launch(cfg, rollout)
-	return nil
+	return rollout, again, err
 }
 
 // giveUp ends a rollout whose end nobody knows: what ran is interrupted, what waited is skipped.

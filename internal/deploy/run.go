@@ -21,7 +21,10 @@ type run struct {
 	rollout sentry.Rollout
 	done    chan ended
 	running map[string]bool // repositories that have a deployment running: never two of one
-	failure string          // the first failure, when no further deployment may begin because of it
+	since   time.Time       // when that happened which lets the next deployments begin
+	// claim waits until the rollout is ours on disk. Nothing is saved before. It may be called by everybody, and again.
+	claim   func() (sentry.Rollout, error)
+	failure string // the first failure, when no further deployment may begin because of it
 }
 
 // ended is what a deployment's goroutine tells the loop.
@@ -32,7 +35,8 @@ type ended struct {
 }
 
 // carryOut runs what is not terminal yet of the rollout and saves its verdict. It returns an error only where the
-// state could not be saved; then the rollout stays as it is on disk, for the next start.
+// state could not be saved; then the rollout stays as it is on disk, for the next start. Where the rollout could not be
+// claimed that is errUnclaimed.
 func (r *run) carryOut(ctx context.Context) error {
 	policy := *r.rollout.Policy
 	if policy.Timeout > 0 {
@@ -63,12 +67,14 @@ func (r *run) carryOut(ctx context.Context) error {
 			r.running[d.Repository] = true
 			as := r.rollout // a copy: the loop goes on writing its own
 			as.Deployments = slices.Clone(as.Deployments)
-			go func() { r.done <- r.deploy(ctx, as, i, d) }()
+			since := r.since
+			go func() { r.done <- r.deploy(ctx, as, i, d, since) }()
 		}
 		if len(r.running) == 0 {
 			break
 		}
 		e := <-r.done
+		r.since = time.Now() // what begins from here on has waited for it
 		delete(r.running, e.deployment.Repository)
 		r.rollout.Deployments[e.index] = e.deployment
 		if e.err != nil {
@@ -76,6 +82,9 @@ func (r *run) carryOut(ctx context.Context) error {
 			abort(errLost)
 		}
 		r.note(e.deployment)
+	}
+	if _, err := r.claim(); err != nil {
+		return errUnclaimed
 	}
 	if lost != nil {
 		return lost
@@ -174,7 +183,7 @@ func (r *run) interrupt() error {
 
 // deploy carries out one attempt at one deployment and saves each of its transitions. It runs beside the loop, and uses
 // what never changes of r, and its own copy of the rollout.
-func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry.Deployment) ended {
+func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry.Deployment, since time.Time) ended {
 	s := r.service
 	log := s.log.With(logger.KeyGroup, r.rollout.Group, logger.KeyRollout, r.rollout.ID, logger.KeyRepository, d.Repository,
 		logger.KeyBranch, d.Branch, logger.KeyCommit, d.Commit, logger.KeyDeployment, d.ID, logger.KeyAttempt, d.Attempt+1)
@@ -187,15 +196,21 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 	}
 	var lost error // what could not be saved is not forgotten because something later could
 	save := func(current sentry.Deployment) error {
-		d.Source, d.Steps, d.PipelineRuns = current.Source, current.Steps, current.PipelineRuns
-		copied := d
-		copied.Steps = slices.Clone(d.Steps)
-		err := s.persist(ctx, func(ctx context.Context) error { return s.store.SaveDeployment(ctx, copied) })
+		if _, err := r.claim(); err != nil {
+			return errUnclaimed
+		}
+		saving := d
+		saving.Source, saving.Steps, saving.PipelineRuns = current.Source, current.Steps, current.PipelineRuns
+		err := s.persist(ctx, func(ctx context.Context) error { return s.store.SaveDeployment(ctx, saving) })
 		lost = errors.Join(lost, err)
 		return err
 	}
 
-	outcome := r.attempt(ctx, as, d, save)
+	was, outcome := r.attempt(ctx, as, d, since, save)
+	d.Source, d.Steps, d.PipelineRuns = was.Source, was.Steps, was.PipelineRuns
+	if _, err := r.claim(); err != nil {
+		return ended{index, d, errUnclaimed}
+	}
 	if outcome.Status == sentry.Interrupted && r.rollout.Policy.OnInterrupt == sentry.Retry {
 		// Nobody knows how it would have ended: it keeps running on disk, and the next start begins it again.
 		d.Reason = outcome.Reason + "; it begins again when Sentry does"
@@ -209,13 +224,13 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 }
 
 // attempt hands the deployment to the executor, unless it can be told beforehand that it must fail.
-func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deployment, save func(sentry.Deployment) error) Outcome {
+func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deployment, since time.Time, save func(sentry.Deployment) error) (sentry.Deployment, Outcome) {
 	repo, configured := r.config.Repository(d.Repository)
 	switch {
 	case !configured:
-		return r.refuse(d, save, fmt.Sprintf("repository %s is no longer configured", d.Repository))
+		return d, r.refuse(d, save, fmt.Sprintf("repository %s is no longer configured", d.Repository))
 	case d.Commit == "":
-		return r.refuse(d, save, fmt.Sprintf("no commit of branch %s is known: it does not exist, or %s does not answer; `sentry check` tells which",
+		return d, r.refuse(d, save, fmt.Sprintf("no commit of branch %s is known: it does not exist, or %s does not answer; `sentry check` tells which",
 			d.Branch, repo.Monitor.Remote))
 	}
 	if repo.Deploy.Timeout > 0 {
@@ -223,7 +238,7 @@ func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deploymen
 		ctx, cancel = context.WithTimeout(ctx, repo.Deploy.Timeout)
 		defer cancel()
 	}
-	job := Job{Rollout: as, Deployment: d, Repository: repo, Global: r.config.Global}
+	job := Job{Rollout: as, Deployment: d, Repository: repo, Global: r.config.Global, Since: since}
 	return r.service.executor.Execute(ctx, job, save)
 }
 

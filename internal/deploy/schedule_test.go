@@ -248,11 +248,13 @@ type scripted struct {
 	starts map[sentry.Watch]time.Duration
 }
 
-func (x *scripted) Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) Outcome {
+func (x *scripted) Expect(*config.Repository, time.Time) {}
+
+func (x *scripted) Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) (sentry.Deployment, Outcome) {
 	d := job.Deployment
 	d.Steps = []sentry.Step{{Attempt: d.Attempt, Ordinal: 1, Kind: sentry.StepCommand, Name: "scripted", Status: sentry.Running, Tries: 1}}
 	if err := save(d); err != nil {
-		return Outcome{sentry.Interrupted, err.Error()}
+		return d, Outcome{sentry.Interrupted, err.Error()}
 	}
 	x.mu.Lock()
 	x.starts[d.Watch] = time.Since(x.began)
@@ -273,9 +275,9 @@ func (x *scripted) Execute(ctx context.Context, job Job, save func(sentry.Deploy
 	}
 	d.Steps[0].Status, d.Steps[0].Reason = outcome.Status, outcome.Reason
 	if err := save(d); err != nil {
-		return Outcome{sentry.Interrupted, err.Error()}
+		return d, Outcome{sentry.Interrupted, err.Error()}
 	}
-	return outcome
+	return d, outcome
 }
 
 func isFinal(err error) bool { return strings.Contains(err.Error(), store.ErrFinal.Error()) }

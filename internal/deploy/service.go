@@ -54,6 +54,8 @@ type Service struct {
 
 	mu     sync.Mutex
 	active map[string]*active // by group
+	ended  time.Time          // when the last rollout ended
+	hints  map[string]hint    // by group
 
 	runs sync.WaitGroup
 	// waiting tells since when this process has known a pending rollout: the quiet period counts from there, on the
@@ -63,7 +65,7 @@ type Service struct {
 	fatal   chan error    // size one: the state can no longer be saved
 }
 
-// active is a rollout that is being carried out.
+// active is a rollout that is being carried out, or is about to be: whoever cancels it finds it here from before it runs.
 type active struct {
 	id     string
 	cancel context.CancelCauseFunc
@@ -75,7 +77,7 @@ type active struct {
 func New(o Options) *Service {
 	s := &Service{
 		store: o.Store, executor: o.Executor, config: o.Config, log: o.Log, now: o.Now,
-		active: map[string]*active{}, waiting: map[string]time.Time{},
+		active: map[string]*active{}, hints: map[string]hint{}, waiting: map[string]time.Time{},
 		wake: make(chan struct{}, 1), fatal: make(chan error, 1),
 	}
 	if s.now == nil {
@@ -148,6 +150,7 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the paused groups: %w", err)
 	}
+	look := time.Now() // what lets a rollout begin now had happened by now
 	cfg := s.config()
 	next := slowly
 	seen := make(map[string]time.Time, len(pending))
@@ -156,7 +159,7 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 		id, group := w.Rollout.ID, w.Rollout.Group
 		since, known := s.waiting[id]
 		if !known {
-			since = time.Now()
+			since = look
 		}
 		seen[id] = since
 		// Rollouts of a group run in order, one at a time. Only the oldest is looked at, once: a group that becomes idle
@@ -174,12 +177,12 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 			continue
 		}
 		if g, ok := cfg.Group(group); ok && !w.Urgent {
-			if wait := g.QuietPeriod - time.Since(since); wait > 0 {
+			if wait := g.QuietPeriod - look.Sub(since); wait > 0 {
 				next = min(next, wait)
 				continue
 			}
 		}
-		switch err := s.begin(ctx, cfg, w); {
+		switch err := s.begin(ctx, cfg, w, look, !known); {
 		case errors.Is(err, store.ErrStale), errors.Is(err, store.ErrFinal):
 			next = 1 // a change joined meanwhile, or somebody canceled it: look again
 		case errors.Is(err, store.ErrBusy):
@@ -196,8 +199,10 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 	return next, nil
 }
 
-// begin plans and claims one rollout and lets it run.
-func (s *Service) begin(ctx context.Context, cfg *config.Config, w store.Waiting) error {
+// begin plans and claims one rollout and lets it run. At the first look at it the run begins beside the claim: what it
+// does before its first save is to make ready what it needs, and the first save comes after the claim. Where the claim
+// fails nothing has happened, but some work was in vain; so the second time it is claimed first.
+func (s *Service) begin(ctx context.Context, cfg *config.Config, w store.Waiting, look time.Time, first bool) error {
 	group := w.Rollout.Group
 	var names []string
 	for _, m := range cfg.Members(group) {
@@ -215,67 +220,76 @@ func (s *Service) begin(ctx context.Context, cfg *config.Config, w store.Waiting
 		return err
 	}
 	plan := Plan(Facts{Config: cfg, Rollout: w.Rollout, Heads: heads, Later: later})
-	claimed, err := s.store.Claim(ctx, w.Rollout.ID, w.Version, plan)
-	if err != nil {
-		return err
+	since := s.since(w, look, first)
+	s.expect(cfg, plan, since)
+	work, a := s.enlist(group, w.Rollout.ID, plan.Deployments)
+	claim := sync.OnceValues(func() (sentry.Rollout, error) { return s.store.Claim(ctx, w.Rollout.ID, w.Version, plan) })
+	r := &run{service: s, config: cfg, rollout: planned(w.Rollout, plan, s.now()), since: since, claim: claim}
+	early := first && len(plan.Deployments) > 0
+	if early {
+		s.launch(work, a, r)
 	}
+	claimed, err := claim()
+	switch {
+	case err != nil && early:
+		a.cancel(errUnclaimed) // it dismisses itself
+	case err != nil:
+		s.dismiss(group, a)
 	// From here the rollout is ours on disk. A crash leaves it running under a dead owner, and recovery takes it over.
-	if claimed.Status.Terminal() {
+	case claimed.Status.Terminal():
+		s.dismiss(group, a)
 		s.log.Info("rollout ended", logger.KeyGroup, group, logger.KeyRollout, claimed.ID, "status", claimed.Status, "reason", claimed.Reason)
 		s.Wake()
-		return nil
+	default:
+		s.log.Info("rollout begins", logger.KeyGroup, group, logger.KeyRollout, claimed.ID, "deployments", len(claimed.Deployments), "trigger", w.Rollout.Trigger.Summary())
+		if !early {
+			s.launch(work, a, r)
+		}
 	}
-	s.log.Info("rollout begins", logger.KeyGroup, group, logger.KeyRollout, claimed.ID, "deployments", len(claimed.Deployments), "trigger", w.Rollout.Trigger.Summary())
-	s.launch(cfg, claimed)
-	return nil
+	return err
 }
 
-// launch carries a claimed rollout out in the background. What ends it is its own context, not the caller's: a daemon
-// that stops lets it drain.
-func (s *Service) launch(cfg *config.Config, rollout sentry.Rollout) {
+// enlist makes it known that a rollout is about to be carried out, and gives the context for that. It is not the
+// caller's: a daemon that stops lets it drain. What is enlisted must be dismissed, or launched.
+func (s *Service) enlist(group, id string, deployments []sentry.Deployment) (context.Context, *active) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	a := &active{rollout.ID, cancel, map[string]bool{}}
-	for _, d := range rollout.Deployments {
+	a := &active{id, cancel, map[string]bool{}}
+	for _, d := range deployments {
 		a.repositories[d.Repository] = true
 	}
 	s.mu.Lock()
-	s.active[rollout.Group] = a
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.active[group] = a
+	return ctx, a
+}
+
+// dismiss makes it known that a rollout is not carried out any more.
+func (s *Service) dismiss(group string, a *active) {
+	a.cancel(nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.active, group)
+	s.ended = time.Now()
+}
+
+// launch carries a rollout out in the background.
+func (s *Service) launch(ctx context.Context, a *active, r *run) {
+	group, id, began := r.rollout.Group, r.rollout.ID, r.rollout.StartedAt
 	s.runs.Go(func() {
-		defer cancel(nil)
-		r := &run{service: s, config: cfg, rollout: rollout}
-		err := s.cancelEarly(ctx, cancel, rollout.ID)
-		if err == nil {
-			err = r.carryOut(ctx)
-		}
+		err := r.carryOut(ctx)
 		if err == nil && r.rollout.Status.Terminal() {
-			log := s.log.With(logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID)
-			s.logEnd(log, "rollout", r.rollout.Status, r.rollout.Reason, s.now().Sub(rollout.StartedAt))
+			log := s.log.With(logger.KeyGroup, group, logger.KeyRollout, id)
+			s.logEnd(log, "rollout", r.rollout.Status, r.rollout.Reason, s.now().Sub(began))
 		}
-		s.mu.Lock()
-		delete(s.active, rollout.Group)
-		s.mu.Unlock()
-		if err != nil {
+		s.dismiss(group, a)
+		if err != nil && !errors.Is(err, errUnclaimed) {
 			select {
-			case s.fatal <- fmt.Errorf("rollout %s: %w", rollout.ID, err):
+			case s.fatal <- fmt.Errorf("rollout %s: %w", id, err):
 			default:
 			}
 		}
 		s.Wake()
 	})
-}
-
-// cancelEarly ends the context of a rollout that was canceled after it was claimed and before Cancel could find it
-// among those that run.
-func (s *Service) cancelEarly(ctx context.Context, cancel context.CancelCauseFunc, id string) error {
-	now, err := s.store.Rollout(context.WithoutCancel(ctx), id)
-	if err != nil {
-		return err
-	}
-	if now.CanceledBy != "" {
-		cancel(&canceledError{by: now.CanceledBy})
-	}
-	return nil
 }
 
 // Wake makes Run look again soon.

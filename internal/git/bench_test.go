@@ -97,7 +97,7 @@ func (w *workshop) tree(b *testing.B) {
 	b.Helper()
 	w.made++
 	dir := filepath.Join(w.trees, fmt.Sprint("w", w.made))
-	commit, err := w.sources.Workspace(b.Context(), w.source.remote, Auth{}, w.source.branch, dir, nil)
+	commit, err := w.sources.Workspace(b.Context(), Want{Remote: w.source.remote, Branch: w.source.branch}, dir, nil)
 	if err != nil || commit != w.commit {
 		b.Fatal(commit, err)
 	}

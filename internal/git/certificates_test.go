@@ -73,13 +73,13 @@ func TestCertificatesOfAnOrigin(t *testing.T) {
 	remote := b.remote(server.URL + "/qa.git")
 	origin = remote.Origin()
 	var said syncBuffer
-	got, err := b.sources.Workspace(t.Context(), remote, Auth{}, "main", b.nextDir(), &said)
+	got, err := b.sources.Workspace(t.Context(), Want{Remote: remote, Branch: "main"}, b.nextDir(), &said)
 	if err != nil || got != commit {
 		t.Fatalf("%s, %v\n%s", got, err, said.String())
 	}
 	known = false
 	repo.Commit(t, "main", map[string]string{"a": "2"}, "second")
-	if _, err := b.sources.Workspace(t.Context(), remote, Auth{}, "main", b.nextDir(), &said); err == nil {
+	if _, err := b.sources.Workspace(t.Context(), Want{Remote: remote, Branch: "main"}, b.nextDir(), &said); err == nil {
 		t.Error("cloned from a server whose certificate nobody vouches for")
 	} else if kind := sentry.AsFault(err).Kind; kind == sentry.NotFound {
 		t.Errorf("%s: %v", kind, err)

@@ -36,7 +36,7 @@ func TestWhereTheTokenIs(t *testing.T) {
 	auth := Auth{Username: "bot", Token: token(canary)}
 	var said syncBuffer
 	dir := b.nextDir()
-	if _, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), auth, "main", dir, &said); err != nil {
+	if _, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Auth: auth, Branch: "main"}, dir, &said); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.git.Revision(t.Context(), b.remote(repo.URL), auth, "main", commit); err != nil {
@@ -90,7 +90,7 @@ func TestWrongTokenIsNotInTheMessage(t *testing.T) {
 	})
 	_, heads := b.git.Heads(t.Context(), b.remote(repo.URL), auth, patterns(t, "main"))
 	_, revision := b.git.Revision(t.Context(), b.remote(repo.URL), auth, "main", commit)
-	_, workspace := b.sources.Workspace(t.Context(), b.remote(repo.URL), auth, "main", b.nextDir(), nil)
+	_, workspace := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Auth: auth, Branch: "main"}, b.nextDir(), nil)
 	for what, err := range map[string]error{"heads": heads, "revision": revision, "workspace": workspace} {
 		if err == nil || faultKind(t, err) != sentry.Unauthorized || hasCanary(err.Error()) {
 			t.Errorf("%s: %v", what, err)
@@ -169,7 +169,7 @@ func TestGitFollowsNoRedirect(t *testing.T) {
 			})
 			for _, a := range []Auth{{Username: "bot", Token: token(canary)}} {
 				dir := b.nextDir()
-				_, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), a, "main", dir, nil)
+				_, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Auth: a, Branch: "main"}, dir, nil)
 				if err == nil || visits.Load() > 0 || exists(dir) {
 					t.Fatalf("%d at %s: %v, %d visits", status, part, err, visits.Load())
 				}
@@ -194,7 +194,7 @@ func TestMovedOnTheSameServer(t *testing.T) {
 		next.ServeHTTP(w, r)
 	})
 	dir := b.nextDir()
-	got, err := b.sources.Workspace(t.Context(), b.remote(b.server.URL+"/old.git"), Auth{Username: "bot", Token: token(canary)}, "main", dir, nil)
+	got, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(b.server.URL + "/old.git"), Auth: Auth{Username: "bot", Token: token(canary)}, Branch: "main"}, dir, nil)
 	if err != nil || got != commit {
 		t.Fatal(got, err)
 	}
@@ -259,7 +259,7 @@ cd `+b.server.Dir+` && eval "$(printf '%s' "$last" | sed "s,'/,'./,")"`)
 		t.Fatal(heads, err)
 	}
 	dir := b.nextDir()
-	if got, err := b.sources.Workspace(t.Context(), remote, auth, "main", dir, nil); err != nil || got != commit {
+	if got, err := b.sources.Workspace(t.Context(), Want{Remote: remote, Auth: auth, Branch: "main"}, dir, nil); err != nil || got != commit {
 		t.Fatal(got, err)
 	}
 	if r, err := b.git.Revision(t.Context(), remote, auth, "main", commit); err != nil || r.Subject != "first" {

@@ -144,7 +144,7 @@ func withToken(a Auth, ask func(sentry.Secret) error) error {
 	}
 	token, err := a.Token()
 	if err != nil {
-		return &sentry.Fault{Kind: sentry.Unauthorized, Err: fmt.Errorf("cannot read the token: %w", err)}
+		return unreadable(err)
 	}
 	err = ask(token)
 	if err == nil || sentry.AsFault(err).Kind != sentry.Unauthorized {
@@ -155,4 +155,9 @@ func withToken(a Auth, ask func(sentry.Secret) error) error {
 		return err
 	}
 	return ask(again)
+}
+
+// unreadable is the fault of a token that cannot be had.
+func unreadable(err error) error {
+	return &sentry.Fault{Kind: sentry.Unauthorized, Err: fmt.Errorf("cannot read the token: %w", err)}
 }

@@ -68,7 +68,7 @@ func (b *bench) remote(url string) sentry.Remote {
 func (b *bench) tree(url, branch, commit string) (dir string) {
 	b.Helper()
 	dir = b.nextDir()
-	got, err := b.sources.Workspace(b.Context(), b.remote(url), Auth{}, branch, dir, nil)
+	got, err := b.sources.Workspace(b.Context(), Want{Remote: b.remote(url), Branch: branch}, dir, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -126,6 +126,21 @@ func (b *bench) spares(url, branch, commit string, n int) {
 			b.Fatalf("%d spares of %s, want %d\n%s", have, commit, n, b.log)
 		}
 		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// removeSpares takes the spares of a branch away, and sees to it that there will be no others.
+func (b *bench) removeSpares(url, branch string) {
+	b.Helper()
+	b.sources.shelves.giveUp()
+	for {
+		one, ok := b.sources.shelves.take(source{b.remote(url), branch}, "")
+		if !ok {
+			return
+		}
+		if err := RemoveTree(one.dir); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

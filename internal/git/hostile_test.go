@@ -43,7 +43,7 @@ func TestOptionInjection(t *testing.T) {
 	} {
 		ctx := within(t, 20*time.Second)
 		// By the front door.
-		if _, err := b.sources.Workspace(ctx, b.remote(repo.URL), Auth{}, bad, b.nextDir(), nil); err == nil {
+		if _, err := b.sources.Workspace(ctx, Want{Remote: b.remote(repo.URL), Branch: bad}, b.nextDir(), nil); err == nil {
 			t.Errorf("there is a tree of branch %q", bad)
 		}
 		if _, err := b.git.Revision(ctx, b.remote(repo.URL), Auth{}, bad, commit); err == nil && sentry.CheckBranch(bad) != nil {
@@ -152,7 +152,7 @@ func TestHostileEnvironment(t *testing.T) {
 		t.Setenv(key, value)
 	}
 	dir := b.nextDir()
-	got, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), Auth{}, "main", dir, nil)
+	got, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, dir, nil)
 	if err != nil || got != commit {
 		t.Fatal(got, err)
 	}
@@ -183,7 +183,7 @@ func TestSubmodulesStayEmpty(t *testing.T) {
 			"[submodule \"-u\"]\n\tpath = -x\n\turl = -utouch " + marker + "\n[submodule \"../../x\"]\n\tpath = lib\r\n\turl = ../other.git\n"},
 	}, "first")
 	dir := b.nextDir()
-	if _, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), Auth{}, "main", dir, nil); err != nil {
+	if _, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	if names := entries(t, filepath.Join(dir, "lib")); len(names) != 0 {
@@ -245,7 +245,7 @@ func TestNamesThatAreNotWritten(t *testing.T) {
 	} {
 		hostileTree(t, repo, treeEntry(t, c.mode, c.name, c.object))
 		dir := b.nextDir()
-		_, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), Auth{}, "main", dir, nil)
+		_, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, dir, nil)
 		if err == nil {
 			t.Errorf("a tree with %s %q was made", c.mode, c.name)
 			continue
@@ -270,7 +270,7 @@ func TestLinksLeadNowhereWhileWriting(t *testing.T) {
 		{Path: "a", Content: outside, Mode: "120000"}, {Path: "up", Content: "../../..", Mode: "120000"}, {Path: "self", Content: "self", Mode: "120000"},
 	}, "links")
 	dir := b.nextDir()
-	if _, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), Auth{}, "main", dir, nil); err != nil {
+	if _, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	// A link that becomes a folder with files, in a spare of the commit before.
@@ -333,7 +333,7 @@ func TestBombs(t *testing.T) {
 		c.make()
 		dir := b.nextDir()
 		begin := time.Now()
-		_, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), Auth{}, "main", dir, nil)
+		_, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, dir, nil)
 		if err == nil || !strings.Contains(err.Error(), c.message) || faultKind(t, err) != sentry.Invalid || exists(dir) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -376,7 +376,7 @@ func TestEndlessPack(t *testing.T) {
 		}
 	})
 	dir := b.nextDir()
-	_, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), Auth{}, "main", dir, nil)
+	_, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, dir, nil)
 	if err == nil || faultKind(t, err) != sentry.Invalid || !strings.Contains(err.Error(), "more than 8388608 bytes") {
 		t.Errorf("%v", err)
 	}
@@ -408,22 +408,24 @@ func TestServerThatHangs(t *testing.T) {
 	})
 	begin := time.Now()
 	dir := b.nextDir()
-	_, err := b.sources.Workspace(t.Context(), b.remote(repo.URL), Auth{}, "main", dir, nil)
+	_, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, dir, nil)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "not done within 500ms") || faultKind(t, err) != sentry.Transient {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(100*time.Millisecond, cancel)
-	if _, err := b.sources.Workspace(ctx, b.remote(repo.URL), Auth{}, "main", b.nextDir(), nil); !errors.Is(err, context.Canceled) {
+	if _, err := b.sources.Workspace(ctx, Want{Remote: b.remote(repo.URL), Branch: "main"}, b.nextDir(), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled: %v", err)
 	}
 	if took := time.Since(begin); took > 10*time.Second || exists(dir) {
 		t.Errorf("it took %s", took)
 	}
 	// Whoever waits for the mirror meanwhile waits no longer than it wants to.
-	go func() { _, _ = b.sources.Workspace(t.Context(), b.remote(repo.URL), Auth{}, "main", b.nextDir(), nil) }()
+	go func() {
+		_, _ = b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, b.nextDir(), nil)
+	}()
 	time.Sleep(50 * time.Millisecond)
-	if _, err := b.sources.Workspace(within(t, 100*time.Millisecond), b.remote(repo.URL), Auth{}, "main", filepath.Join(b.trees, "waits"), nil); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := b.sources.Workspace(within(t, 100*time.Millisecond), Want{Remote: b.remote(repo.URL), Branch: "main"}, filepath.Join(b.trees, "waits"), nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("waiting: %v", err)
 	}
 }

@@ -30,7 +30,8 @@ type mirror struct {
 	heads map[string]string // branch → the commit that it has here, with all of its tree
 
 	// use is held for reading while something is read from the repository, for writing while objects are taken away.
-	use sync.RWMutex
+	use   sync.RWMutex
+	lives int // how often the repository was taken away; guarded by use
 
 	checkedMu sync.Mutex
 	checked   string // the commit whose tree was found within bounds last
@@ -172,6 +173,7 @@ func (m *mirror) sound(ctx context.Context) bool {
 func (m *mirror) discard() error {
 	m.use.Lock()
 	defer m.use.Unlock()
+	m.lives++
 	m.ready = false
 	clear(m.heads)
 	m.setChecked("")
@@ -179,6 +181,25 @@ func (m *mirror) discard() error {
 		return fmt.Errorf("cannot take away a damaged mirror: %w", err)
 	}
 	return nil
+}
+
+// life tells the repository from those that come after it was taken away.
+func (m *mirror) life() int {
+	m.use.RLock()
+	defer m.use.RUnlock()
+	return m.lives
+}
+
+// discardLife takes the repository away, unless somebody else has done so already.
+func (m *mirror) discardLife(ctx context.Context, life int) error {
+	if err := m.acquire(ctx); err != nil {
+		return err
+	}
+	defer m.release()
+	if m.life() != life {
+		return nil
+	}
+	return m.discard()
 }
 
 // plant makes a ready tree of a commit that was brought.

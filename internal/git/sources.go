@@ -45,9 +45,12 @@ type Sources struct {
 	mu      sync.Mutex // owns mirrors
 	mirrors map[string]*mirror
 
-	shelves *shelves
-	stop    context.CancelFunc
-	done    chan struct{} // closed when the background work has ended
+	shelves   *shelves
+	questions questions
+	// background runs something beside the caller, with a context that ends with the Sources. Close waits for it.
+	background func(func(context.Context))
+	working    sync.WaitGroup
+	stop       context.CancelFunc
 }
 
 // NewSources begins with what the folders hold: mirrors are used again, spares are removed in the background. Close
@@ -59,21 +62,21 @@ func (g *Git) NewSources(o SourcesOptions) *Sources {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Sources{
 		git: g, o: o, mirrors: map[string]*mirror{}, shelves: newShelves(o),
-		stop: stop, done: make(chan struct{}),
+		questions: questions{latest: map[asking]*question{}}, stop: stop,
 	}
+	s.background = func(f func(context.Context)) { s.working.Go(func() { f(ctx) }) }
 	leftovers := leftovers(o.Spares, g.temp, o.Mirrors)
-	go func() {
-		defer close(s.done)
+	s.background(func(ctx context.Context) {
 		s.removeAll(leftovers)
 		s.keepSpares(ctx)
-	}()
+	})
 	return s
 }
 
-// Close ends the background work and removes the spares.
+// Close ends the background work and removes the spares. Nothing else may be called meanwhile, or after it.
 func (s *Sources) Close() {
 	s.stop()
-	<-s.done
+	s.working.Wait()
 	s.removeAll(s.shelves.takeAll())
 }
 
@@ -103,30 +106,56 @@ type source struct {
 
 func (s source) String() string { return "branch " + s.branch + " of " + s.remote.String() }
 
-// Workspace makes a ready tree of what a branch points at now: the server is asked after the call, whatever is known. It
-// gives the commit that HEAD of the tree is. dir must not exist; its parent must. progress gets a line now and then, and
-// what git says. An error of the server is a *sentry.Fault; afterwards dir does not exist.
+// Want is a tree that is wanted.
+type Want struct {
+	Remote sentry.Remote
+	Auth   Auth
+	Branch string
+	// Since is when the server may have been asked at the earliest what the branch is. The tree has all that was on the
+	// branch then, and may have what came later. Zero is the time of the call.
+	Since time.Time
+}
+
+func (w Want) source() source { return source{w.Remote, w.Branch} }
+
+// Ask has the server asked what a branch is, and does not wait for the answer: a Workspace that is wanted with a Since
+// before the call of Ask finds the answer, or the question under way. What comes of it is told there.
+func (s *Sources) Ask(w Want) {
+	if sentry.CheckBranch(w.Branch) == nil {
+		s.ask(w, since(w))
+	}
+}
+
+func since(w Want) time.Time {
+	if w.Since.IsZero() {
+		return time.Now()
+	}
+	return w.Since
+}
+
+// Workspace makes a ready tree of what a branch is, as the server says when it is asked at Want.Since or later, whatever
+// is known. It gives the commit that HEAD of the tree is. dir must not exist; its parent must. progress gets a line now
+// and then, and what git says. An error of the server is a *sentry.Fault; afterwards dir does not exist.
 //
 // The tree has a repository of its own, without credentials and hooks, with the last Depth commits. Submodules are empty
 // folders, and files that LFS keeps elsewhere are their pointers.
-func (s *Sources) Workspace(ctx context.Context, r sentry.Remote, a Auth, branch, dir string, progress io.Writer) (commit string, err error) {
+func (s *Sources) Workspace(ctx context.Context, w Want, dir string, progress io.Writer) (commit string, err error) {
 	if progress == nil {
 		progress = io.Discard
 	}
-	if err := sentry.CheckBranch(branch); err != nil {
+	if err := sentry.CheckBranch(w.Branch); err != nil {
 		return "", &sentry.Fault{Kind: sentry.Invalid, Err: err}
 	}
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("cannot make a tree at %s: %w", dir, cmpOr(err, fs.ErrExist))
 	}
-	src := source{r, branch}
-	if commit, err = s.head(ctx, src, a); err != nil {
+	if commit, err = s.ask(w, since(w)).wait(ctx); err != nil {
 		return "", err
 	}
-	if commit, err = s.place(ctx, src, a, commit, dir, progress); err != nil {
+	if commit, err = s.place(ctx, w.source(), w.Auth, commit, dir, progress); err != nil {
 		return "", errors.Join(err, RemoveTree(dir))
 	}
-	s.shelves.order(order{source: src, auth: a, commit: commit, after: time.Now().Add(restTime)})
+	s.shelves.order(order{source: w.source(), auth: w.Auth, commit: commit, after: time.Now().Add(restTime)})
 	return commit, nil
 }
 
@@ -182,17 +211,13 @@ func (s *Sources) head(ctx context.Context, src source, a Auth) (string, error) 
 func (s *Sources) make(ctx context.Context, src source, a Auth, commit string, at spare, progress io.Writer) (string, error) {
 	m := s.mirror(src.remote, len(commit) == 64)
 	for again := false; ; again = true {
+		life := m.life()
 		now, err := s.tryMake(ctx, m, src, a, commit, at, progress)
 		if err == nil || again || !m.damaged(ctx, err) {
 			return now, err
 		}
 		s.git.log.Warn("a mirror is damaged and is fetched anew", "url", src.remote.String(), "error", err)
-		if err := m.acquire(ctx); err != nil {
-			return "", err
-		}
-		err = m.discard()
-		m.release()
-		if err != nil {
+		if err := m.discardLife(ctx, life); err != nil {
 			return "", err
 		}
 		if err := at.clear(); err != nil {

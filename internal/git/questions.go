@@ -1,0 +1,92 @@
+package git
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"sentry/internal/sentry"
+)
+
+// rememberTime is how long an answer is kept. Whoever wants one says since when it must have been asked for, and that
+// is a moment ago.
+const rememberTime = time.Minute
+
+// questions are those about one branch each that are under way, or were answered lately. A question is put once for all
+// who may use its answer: it says what the branch was at some moment after the question began, so it is for whoever wants
+// to know what the branch is since then or since before.
+type questions struct {
+	mu     sync.Mutex
+	latest map[asking]*question // guarded by mu; without those that failed
+}
+
+// asking is what a question is about, and who asks: what one credential is told is not for another.
+type asking struct {
+	source                       source
+	username, sshKey, knownHosts string
+	token                        sentry.Secret
+}
+
+type question struct {
+	began time.Time
+	done  chan struct{} // closed when it has ended
+
+	commit string // owned by who asks until done
+	err    error  // likewise
+}
+
+// wait gives the answer.
+func (q *question) wait(ctx context.Context) (string, error) {
+	select {
+	case <-q.done:
+		return q.commit, q.err
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// failed is a question that could not be put.
+func failed(err error) *question {
+	q := &question{done: make(chan struct{}), err: err}
+	close(q.done)
+	return q
+}
+
+// ask gives the question that tells what a branch is, begun at since or later: one that is there, or a new one.
+func (s *Sources) ask(w Want, since time.Time) *question {
+	about := asking{source: w.source(), username: w.Auth.Username, sshKey: w.Auth.SSHKeyFile, knownHosts: w.Auth.KnownHostsFile}
+	if w.Auth.Token != nil {
+		var err error
+		if about.token, err = w.Auth.Token(); err != nil {
+			return failed(unreadable(err))
+		}
+	}
+	s.questions.mu.Lock()
+	defer s.questions.mu.Unlock()
+	if q := s.questions.latest[about]; q != nil && !q.began.Before(since) {
+		return q
+	}
+	q := &question{began: time.Now(), done: make(chan struct{})}
+	for other, old := range s.questions.latest {
+		if q.began.Sub(old.began) > rememberTime {
+			delete(s.questions.latest, other)
+		}
+	}
+	s.questions.latest[about] = q
+	s.background(func(ctx context.Context) {
+		defer close(q.done)
+		if q.commit, q.err = s.head(ctx, about.source, w.Auth); q.err != nil {
+			s.questions.forget(about, q)
+		}
+	})
+	return q
+}
+
+// forget drops a question that failed: who asks after that asks anew.
+func (qs *questions) forget(about asking, q *question) {
+	qs.mu.Lock()
+	defer qs.mu.Unlock()
+	if qs.latest[about] == q {
+		delete(qs.latest, about)
+	}
+}
