@@ -39,6 +39,7 @@ type lane struct {
 	// moments are when what was seen of the lane is due, by the monotonic clock: whatever the clock on the wall does.
 	moments  map[int64]moment
 	failures int       // in a row
+	told     bool      // that they are
 	rest     time.Time // nothing is tried before
 }
 
@@ -199,30 +200,31 @@ func (l *lane) deliver(ctx context.Context, d store.Delivery) error {
 			wish = longestRest
 		}
 		l.rest = later(l.rest, time.Now().Add(wish))
+		s.log.Info("no statuses for a while: the limit of requests is reached", "lane", l.name, "again_in", wish.Round(time.Second).String(), logger.KeyError, reason)
 		return l.failed(ctx, d, wish, reason)
 	default:
 		wish := min(fault.RetryAfter, longestWish)
-		if l.pause(wish) == 1 {
+		if l.pause(wish); !l.told {
+			l.told = true
 			s.log.Warn("statuses cannot be delivered; they are tried again", "lane", l.name, logger.KeyError, reason)
 		}
 		return l.failed(ctx, d, max(wish, s.jitter(doubled(firstPause, d.Attempts, longestPause))), reason)
 	}
 }
 
-// pause lets the lane rest after a failure, at least for what the forge has wished. It gives how many there were in a row.
-func (l *lane) pause(wish time.Duration) int {
+// pause lets the lane rest after a failure, at least for what the forge has wished.
+func (l *lane) pause(wish time.Duration) {
 	rest := l.service.jitter(doubled(firstPause, l.failures, longestRest))
 	l.rest = later(l.rest, time.Now().Add(max(wish, rest)))
 	l.failures++
-	return l.failures
 }
 
 func (l *lane) arrived(ctx context.Context, d store.Delivery) error {
 	s := l.service
-	if l.failures > 0 {
+	if l.told {
 		s.log.Info("statuses are delivered again", "lane", l.name)
-		l.failures = 0
 	}
+	l.failures, l.told = 0, false
 	if err := s.persist(ctx, func(ctx context.Context) error { return s.store.Arrived(ctx, d.ID) }); err != nil {
 		return err
 	}

@@ -98,6 +98,7 @@ type Service struct {
 	wake    chan struct{} // size one: the configuration has changed
 	fatal   chan error    // size one: the state can no longer be read or saved
 	closing chan struct{} // closed when Run is about to end: what is not due until then is left for the next start
+	aged    time.Time     // up to when what waits has grown older; owned by Run
 	end     time.Time     // when it ends at the latest; set before closing is closed
 
 	mu       sync.Mutex
@@ -134,24 +135,45 @@ func (s *Service) Wake() {
 // Run delivers until ctx ends. Then it expands what is left, gives what is due a few seconds, and leaves the rest for the
 // next start. It returns an error where the state can no longer be read or saved; a forge never ends it.
 func (s *Service) Run(ctx context.Context) error {
-	changed, unsubscribe := s.store.Subscribe()
-	defer unsubscribe()
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer s.running.Wait()
 	defer stop()
+	// Whatever it is at then, a few seconds after it was told to end it does.
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(linger, stop) })()
 
-	aged := time.Now()
+	err := s.serve(ctx, work)
+	if err == nil {
+		err = s.finish(work)
+	}
+	switch {
+	case err != nil && work.Err() != nil:
+		s.log.Warn("not all that could be reported was; the next start does", logger.KeyError, err)
+		return nil
+	case err != nil:
+		return fmt.Errorf("cannot report: %w", err)
+	}
+	return nil
+}
+
+// serve delivers until ctx ends; what it does in between ends with work only.
+func (s *Service) serve(ctx, work context.Context) error {
+	changed, unsubscribe := s.store.Subscribe()
+	defer unsubscribe()
 	tick := time.NewTicker(slowly)
 	defer tick.Stop()
+	s.aged = time.Now()
 	// A start is a chance: rights may have been granted meanwhile.
-	_, err := s.store.Revive(work, "", "")
+	err := s.persist(work, func(ctx context.Context) error {
+		_, err := s.store.Revive(ctx, "", "")
+		return err
+	})
 	for err == nil {
 		if err = s.dispatch(work); err != nil {
-			break
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return s.finish(work, stop, time.Since(aged))
+			return nil
 		case <-changed:
 			select {
 			case <-time.After(settle):
@@ -160,36 +182,30 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-s.wake:
 			err = s.reconsider(work)
 		case <-tick.C:
-			if err = s.reconsider(work); err == nil && time.Since(aged) >= ageEvery {
-				err = s.age(work, time.Since(aged))
-				aged = time.Now()
+			if err = s.reconsider(work); err == nil && time.Since(s.aged) >= ageEvery {
+				err = s.age(work)
 			}
 		case err = <-s.fatal:
 		}
 	}
-	return fmt.Errorf("cannot report: %w", err)
+	return err
 }
 
 // finish delivers what can be delivered in a few seconds.
-func (s *Service) finish(work context.Context, stop func(), since time.Duration) error {
+func (s *Service) finish(work context.Context) error {
 	err := s.dispatch(work)
 	s.end = time.Now().Add(linger)
 	close(s.closing)
-	hurry := time.AfterFunc(linger, stop)
 	s.running.Wait()
-	hurry.Stop()
 	if err == nil {
-		err = s.age(context.WithoutCancel(work), since)
+		err = s.age(work)
 	}
 	select {
 	case failed := <-s.fatal:
 		err = errors.Join(err, failed)
 	default:
 	}
-	if err != nil {
-		return fmt.Errorf("cannot report: %w", err)
-	}
-	return nil
+	return err
 }
 
 // dispatch expands what is in the outbox, and sees to it that every lane in which something waits is looked after.
@@ -219,7 +235,9 @@ func (s *Service) dispatch(ctx context.Context) error {
 }
 
 // age lets what waits grow older, and tells of what that ends.
-func (s *Service) age(ctx context.Context, by time.Duration) error {
+func (s *Service) age(ctx context.Context) error {
+	by := time.Since(s.aged)
+	s.aged = time.Now()
 	var old []store.Delivery
 	err := s.persist(ctx, func(ctx context.Context) (err error) {
 		old, err = s.store.Age(ctx, by, patience)

@@ -660,6 +660,28 @@ func TestDiskFull(t *testing.T) {
 	})
 }
 
+// TestDiskStaysFull: a stop does not wait for room.
+func TestDiskStaysFull(t *testing.T) {
+	play(t, group(t, "changed", "upstream", "a"), func(s *scene) {
+		s.stop()
+		s.serve(&full{s.Store, 1 << 30})
+		s.push("a", "a1")
+		s.push("a", "a2")
+		r := s.begin("g")
+		s.after(time.Minute)
+		begun := time.Now()
+		s.stop()
+		if took := time.Since(begun); took > linger+time.Second {
+			t.Errorf("it took %s", took)
+		}
+		s.serve(s.Store)
+		s.after(time.Minute)
+		s.is("said again", s.forges.told(), "github.com a a2 sentry/g pending\ngithub.com a a2 sentry/g pending")
+		s.end(r, sentry.Succeeded)
+		s.after(time.Minute)
+	})
+}
+
 // broken is a state that fails for good.
 type broken struct{ Store }
 
