@@ -82,29 +82,31 @@ var unset = regexp.MustCompile(`^the variable ([A-Za-z_][A-Za-z0-9_]*) is not se
 // themselves: what it costs does not depend on them, only which are the same.
 func (a *app) loadAnyway() (*config.Config, error) {
 	o := a.configOptions(false)
-	_, _, err := config.Load(a.flags.config, o)
-	var problems config.Problems
-	if !errors.As(err, &problems) {
-		return a.load()
-	}
-	var names []string
 	o.Environ = slices.Clone(o.Environ)
-	for _, p := range problems {
-		m := unset.FindStringSubmatch(p.Message)
-		if m == nil {
-			return a.load() // it reports all of them
+	var names []string
+	for {
+		cfg, _, err := config.Load(a.flags.config, o)
+		if err == nil {
+			if names == nil {
+				return a.load() // which tells of warnings
+			}
+			a.note("not set here, and each taken for a value of its own: %s", strings.Join(names, ", "))
+			return cfg, nil
 		}
-		if !slices.Contains(names, m[1]) {
-			names = append(names, m[1])
-			o.Environ = append(o.Environ, m[1]+"="+m[1])
+		var problems config.Problems
+		errors.As(err, &problems)
+		found := false
+		for _, p := range problems {
+			if m := unset.FindStringSubmatch(p.Message); m != nil && !slices.Contains(names, m[1]) {
+				found = true
+				names = append(names, m[1])
+				o.Environ = append(o.Environ, m[1]+"="+m[1])
+			}
+		}
+		if !found {
+			return a.load() // which reports all that is wrong
 		}
 	}
-	cfg, _, err := config.Load(a.flags.config, o)
-	if err != nil {
-		return a.load()
-	}
-	a.note("not set here, and each taken for a value of its own: %s", strings.Join(names, ", "))
-	return cfg, nil
 }
 
 // tight is the share of a limit, in percent, from which it is worth a warning: retries, webhooks and statuses come on top.
