@@ -42,8 +42,9 @@ type Client struct {
 	agent     string
 
 	mu       sync.RWMutex
-	modern   map[server]place        // servers that have answered with protocol v2: what their repositories are like
-	peculiar map[sentry.Remote]place // repositories that do not answer as their server's others do
+	modern   map[server]place            // servers that have answered with protocol v2: what their repositories are like
+	peculiar map[sentry.Remote]place     // repositories that do not answer as their server's others do
+	moved    map[sentry.Remote]time.Time // when it was learned that they have another path
 	headers  map[heading]http.Header
 }
 
@@ -62,7 +63,7 @@ type place struct {
 func New(o Options) *Client {
 	c := &Client{
 		transport: o.Transport, maxBytes: o.MaxBytes, timeout: o.Timeout, agent: o.UserAgent,
-		modern: map[server]place{}, peculiar: map[sentry.Remote]place{}, headers: map[heading]http.Header{},
+		modern: map[server]place{}, peculiar: map[sentry.Remote]place{}, moved: map[sentry.Remote]time.Time{}, headers: map[heading]http.Header{},
 	}
 	if c.transport == nil {
 		c.transport = NewTransport(nil)
@@ -159,17 +160,23 @@ func (c *Client) known(r sentry.Remote) place {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if len(c.peculiar) > 0 {
-		if p, ok := c.peculiar[r]; ok {
+		if p, ok := c.peculiar[r]; ok && (p.path == "" || time.Since(c.moved[r]) < relook) {
 			return p
 		}
 	}
 	return c.modern[server{r.Scheme(), r.Host()}]
 }
 
+// relook is how long it is believed that a repository has moved: another one may have been given its name since.
+const relook = 10 * time.Minute
+
 // learn keeps what first contact told.
 func (c *Client) learn(r sentry.Remote, p place) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if delete(c.moved, r); p.path != "" {
+		c.moved[r] = time.Now()
+	}
 	if p.protocol == version2 && p.format == sha1 && p.path == "" {
 		c.modern[server{r.Scheme(), r.Host()}] = p
 		delete(c.peculiar, r)

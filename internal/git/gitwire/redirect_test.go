@@ -3,12 +3,15 @@ package gitwire_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"sentry/internal/git/gittest"
 	"sentry/internal/git/gitwire"
@@ -158,6 +161,48 @@ func TestRedirectOnTheSameServer(t *testing.T) {
 	if got := c.Path(old); got != "/old.git" {
 		t.Errorf("it is said to be at %s", got)
 	}
+}
+
+// A repository that was given the name of one that has moved is found, though the other one still answers.
+func TestRedirectIsLookedAtAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		taken := false
+		asked := map[string]int{}
+		transport := roundTrip(func(r *http.Request) (*http.Response, error) {
+			asked[r.URL.Path]++
+			if strings.HasPrefix(r.URL.Path, "/old.git/") && !taken {
+				to := "https://forge.example/new.git" + strings.TrimPrefix(r.URL.RequestURI(), "/old.git")
+				return &http.Response{StatusCode: 301, Header: http.Header{"Location": {to}}, Body: http.NoBody}, nil
+			}
+			commit := strings.Repeat("1", 40)
+			if taken && strings.HasPrefix(r.URL.Path, "/old.git/") {
+				commit = strings.Repeat("2", 40)
+			}
+			kind, body := "application/x-git-upload-pack-advertisement", "000eversion 2\n000cls-refs\n0000"
+			if r.Method == http.MethodPost {
+				kind, body = "application/x-git-upload-pack-result", "003d"+commit+" refs/heads/main\n0000"
+			}
+			return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {kind}}, Body: io.NopCloser(strings.NewReader(body))}, nil
+		})
+		c := gitwire.New(gitwire.Options{Transport: transport})
+		ask := func(want string) {
+			t.Helper()
+			refs, err := c.ListRefs(t.Context(), remote(t, "https://forge.example/old.git"), gitwire.Auth{}, []string{"refs/heads/main"})
+			if err != nil || len(refs) != 1 || refs[0].Commit[:1] != want {
+				t.Fatalf("got %v %v", refs, err)
+			}
+		}
+		for range 30 {
+			ask("1")
+			time.Sleep(time.Minute)
+		}
+		if n := asked["/old.git/info/refs"] + asked["/old.git/git-upload-pack"]; n > 9 {
+			t.Errorf("in half an hour the old address was asked %d times: %v", n, asked)
+		}
+		taken = true
+		time.Sleep(10 * time.Minute)
+		ask("2")
+	})
 }
 
 func TestRedirectsWithoutEnd(t *testing.T) {
