@@ -39,6 +39,18 @@ type world struct {
 	lags   map[string]lag            // of replicas: what they show in place of a commit
 }
 
+// source is chance that several goroutines share.
+type source struct {
+	mu sync.Mutex
+	*rand.PCG
+}
+
+func (s *source) Uint64() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.PCG.Uint64()
+}
+
 type lag struct {
 	commit string
 	until  time.Time
@@ -153,6 +165,8 @@ var faults = []struct {
 		}
 	}},
 	{name: "replicas that lag behind", put: func(w *world) func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		w.lags = map[string]lag{}
 		return func() {}
 	}, after: faultInterval / 2},
@@ -180,13 +194,9 @@ var faults = []struct {
 func answered(fault forgetest.Fault) func(w *world) func() {
 	return func(w *world) func() {
 		door, share := w.random.IntN(3), []float64{1, 1, 0.5, 0.2}[w.random.IntN(4)]
-		var mu sync.Mutex
 		w.lab.Fail(func(out http.ResponseWriter, r *http.Request, next http.Handler) {
 			git := strings.Contains(r.URL.Path, ".git/")
-			mu.Lock()
-			hit := (door == 2 || git == (door == 0)) && w.random.Float64() < share
-			mu.Unlock()
-			if !hit {
+			if door != 2 && git != (door == 0) || w.random.Float64() >= share {
 				w.replicas(out, r, next)
 				return
 			}
@@ -332,10 +342,9 @@ func (w *world) healed() { w.lab.Fail(w.replicas) }
 // as what was there before.
 func (w *world) replicas(out http.ResponseWriter, r *http.Request, next http.Handler) {
 	w.mu.Lock()
-	lagging := w.lags != nil && w.random.IntN(2) == 0
 	lags := maps.Clone(w.lags)
 	w.mu.Unlock()
-	if !lagging {
+	if lags == nil || w.random.IntN(2) == 0 {
 		next.ServeHTTP(out, r)
 		return
 	}
@@ -436,11 +445,9 @@ func (w *world) run(put func(*world) func(), after time.Duration) {
 	w.converged(func(watch sentry.Watch) bool { return w.calm[watch] })
 	if w.t.Failed() {
 		for _, s := range m.Watches() {
-			w.t.Logf("DEBUG %v %v due %v asked %v answered %v failures %d: %s", time.Now(), s.Watch, s.NextDue, s.LastAsked, s.LastAnswered, s.Failures, s.Answer)
+			w.t.Logf("%v: due at %v, asked at %v: %s", s.Watch, s.NextDue, s.LastAsked, s.Answer)
 		}
-		for _, h := range m.Hosts() {
-			w.t.Logf("DEBUG %+v", h)
-		}
+		w.t.Logf("%+v", m.Hosts())
 	}
 	time.Sleep(2 * faultInterval)
 	w.converged(func(sentry.Watch) bool { return true })
@@ -626,7 +633,7 @@ func TestFaults(t *testing.T) {
 							synctest.Test(t, func(t *testing.T) {
 								lab := emulated(t, kind)
 								w := &world{
-									rig: newRig(t, lab), t: t, random: rand.New(rand.NewPCG(seed, 7)), book: newBook(),
+									rig: newRig(t, lab), t: t, random: rand.New(&source{PCG: rand.NewPCG(seed, 7)}), book: newBook(),
 									made: map[sentry.Watch][]string{}, calm: map[sentry.Watch]bool{},
 								}
 								w.run(fault.put, fault.after)

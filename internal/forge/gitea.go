@@ -200,7 +200,10 @@ func (g *gitea) due(r *Repository, w *giteaWatch, now time.Time) bool {
 	case !p.shown || p.mirror || p.moved != "":
 		return true
 	case w.version != p.version:
-		w.again = time.Time{}
+		if w.again = (time.Time{}); w.verify.IsZero() { // all begin at once
+			every := g.verifies(r)
+			w.verify = now.Add(every/5 + rand.N(every))
+		}
 		// Another push in the same second leaves no trace, and one whose second has passed is done.
 		if !p.updated.Before(g.newest.Add(-giteaOverlap)) {
 			w.again = now.Add(giteaSettle)
@@ -208,14 +211,10 @@ func (g *gitea) due(r *Repository, w *giteaWatch, now time.Time) bool {
 	case !w.again.IsZero() && !now.Before(w.again):
 		w.again = time.Time{}
 	case !now.Before(w.verify):
+		every := g.verifies(r)
+		w.verify = now.Add(every - every/20 + rand.N(every/10))
 	default:
 		return false
-	}
-	every := g.verifies(r)
-	if w.version < 0 { // all come at once at the beginning
-		w.verify = now.Add(every/5 + rand.N(every))
-	} else {
-		w.verify = now.Add(every - every/20 + rand.N(every/10))
 	}
 	w.version = p.version
 	return true
