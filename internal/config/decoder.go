@@ -24,6 +24,7 @@ type decoder struct {
 	groups   map[string]*yaml.Node // the names that the file declares, where they stand
 	names    map[string]named      // repositories so far, by lower-case name
 	patterns map[string]sentry.Pattern
+	shared
 }
 
 // named is where a name was first given.
@@ -126,6 +127,7 @@ func (d *decoder) scalar(at *place, n *yaml.Node, wants string) (s scalar, ok bo
 		d.wrong(at, n, "it holds a NUL character, which no argument or variable of a program can", "")
 		return s, false
 	}
+	s.text = d.keep(s.text)
 	return s, true
 }
 

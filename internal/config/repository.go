@@ -153,6 +153,7 @@ func checkRepository(d *decoder, at *place, n *yaml.Node, given map[string]*yaml
 			d.wrong(at.at("group"), n, fmt.Sprintf("it is missing, but a group has the repository's name, %q", r.Name), "add group: "+r.Name+", or rename the group")
 		}
 	}
+	r.Monitor.Branches = d.share(r.Monitor.Branches)
 	if r.Monitor.Interval == 0 {
 		r.Monitor.Interval = d.config.PollingInterval
 	}
