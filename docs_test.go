@@ -61,8 +61,8 @@ func pages(t *testing.T) []page {
 		}
 		list = append(list, readPage(t, name, string(raw)))
 	}
-	if len(list) != 13 {
-		t.Fatalf("%d pages, want README.md and six in each language", len(list))
+	if len(list) != 15 {
+		t.Fatalf("%d pages, want README.md and seven in each language", len(list))
 	}
 	return list
 }
@@ -632,6 +632,127 @@ func TestDocsNames(t *testing.T) {
 		for _, v := range ours {
 			if !strings.Contains(p.text, "`"+v[1]+"`") {
 				t.Errorf("%s does not name %s", p.path, v[1])
+			}
+		}
+	}
+}
+
+// TestDocsCosts computes the table of what repositories cost with the program itself.
+func TestDocsCosts(t *testing.T) {
+	forges := []string{"github.com github", "gitlab.com gitlab", "codeberg.org gitea", "git.example.com git"}
+	tables := 0
+	computed := map[string]int{}
+	for _, p := range pages(t) {
+		for i, line := range p.lines {
+			if line != "<!-- costs -->" {
+				continue
+			}
+			tables++
+			for _, row := range p.lines[i+4:] {
+				if !strings.HasPrefix(row, "|") {
+					break
+				}
+				cells := strings.Split(strings.Trim(strings.ReplaceAll(row, ",", ""), "| "), " | ")
+				if len(cells) != 1+len(forges) {
+					t.Errorf("%s: %s: want %d columns", p.path, row, 1+len(forges))
+					continue
+				}
+				n, err := strconv.Atoi(cells[0])
+				if err != nil {
+					t.Errorf("%s: %s: %v", p.path, row, err)
+				}
+				for j, of := range forges {
+					host, kind, _ := strings.Cut(of, " ")
+					which := fmt.Sprint(of, n)
+					got, known := computed[which]
+					if !known {
+						got = costOf(t, host, kind, n)
+						computed[which] = got
+					}
+					if strconv.Itoa(got) != cells[1+j] {
+						t.Errorf("%s: %d repositories on %s cost %d requests an hour, the page says %s", p.path, n, host, got, cells[1+j])
+					}
+				}
+			}
+		}
+	}
+	if tables != 2 {
+		t.Errorf("%d tables of costs, want one in each language", tables)
+	}
+}
+
+// costOf is what n repositories with two branches each cost on a forge.
+func costOf(t *testing.T, host, kind string, n int) int {
+	t.Helper()
+	var text strings.Builder
+	text.WriteString("repositories:\n")
+	for i := range n {
+		fmt.Fprintf(&text, "  - {name: r%d, monitor: {repo_type: %s, repo_url: \"https://%s/acme/r%d.git\", branches: [main, dev], auth: {token: \"${TOKEN}\"}}, "+
+			"deploy: {qa_repo_url: \"https://git.example.com/qa.git\", qa_repo_branch: main, commands: [\"true\"]}}\n", i, kind, host, i)
+	}
+	file := filepath.Join(t.TempDir(), "sentry.yaml")
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	cli.Main([]string{"budget", "-o", "json", "--config", file}, strings.NewReader(""), &out, &errs, []string{"HOME=/home/me", "TOKEN=t"})
+	var told struct {
+		Items []struct {
+			RequestsPerHour int `json:"requests_per_hour"`
+		} `json:"items"`
+	}
+	if err := json.Unmarshal(out.Bytes(), &told); err != nil || len(told.Items) != 1 {
+		t.Fatalf("%v: %s%s", err, &out, &errs)
+	}
+	return told.Items[0].RequestsPerHour
+}
+
+// TestDocsWords looks up what the pages name that is a word of the program: metrics, the paths of webhooks, and in
+// operations.md every word of the ledger.
+func TestDocsWords(t *testing.T) {
+	source := func(name string) string {
+		t.Helper()
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	find := func(expression string, texts ...string) []string {
+		t.Helper()
+		var list []string
+		for _, m := range regexp.MustCompile(expression).FindAllStringSubmatch(strings.Join(texts, "\n"), -1) {
+			list = append(list, m[1])
+		}
+		if len(list) < 4 {
+			t.Fatalf("%s finds only %q: this test is looking at the wrong place", expression, list)
+		}
+		return list
+	}
+	hooks := source("internal/server/hooks.go")
+	metrics := find(`"(sentry_[a-z_]+)"`, source("internal/forge/metrics.go"), source("internal/report/service.go"), source("internal/daemon/metrics.go"))
+	for _, name := range find(`counter\("([a-z]+)"`, hooks) {
+		metrics = append(metrics, "sentry_webhooks_"+name+"_total")
+	}
+	paths := find(`name: "([a-z]+)"`, source("internal/server/hookforge.go"))
+	verbs := find(`Verb = "([a-z]+)"`, source("internal/sentry/decision.go"))
+	for _, p := range pages(t) {
+		for _, name := range regexp.MustCompile(`\bsentry_[a-z_]+\b`).FindAllString(p.text, -1) {
+			if !slices.Contains(metrics, name) {
+				t.Errorf("%s: there is no metric %s", p.path, name)
+			}
+		}
+		for _, m := range regexp.MustCompile(`/hooks/([a-z]+)`).FindAllStringSubmatch(p.text, -1) {
+			if !slices.Contains(paths, m[1]) {
+				t.Errorf("%s: there is no /hooks/%s", p.path, m[1])
+			}
+		}
+		if path.Base(p.path) != "operations.md" {
+			continue
+		}
+		for _, verb := range verbs {
+			if !strings.Contains(p.prose, "| `"+verb+"`") && !strings.Contains(p.prose, ", `"+verb+"` |") {
+				t.Errorf("%s does not explain the word %s of the ledger", p.path, verb)
 			}
 		}
 	}
