@@ -35,6 +35,7 @@ func (m *Monitor) check(ctx context.Context, q *question) bool {
 	q.lesson = lesson{}
 	m.complete(ctx, q)
 	m.put(ctx, q)
+	took := m.now() - q.asked
 	moved := 0
 	for i := range q.items {
 		e := m.understand(ctx, &q.items[i], &q.answers[i])
@@ -47,6 +48,12 @@ func (m *Monitor) check(ctx context.Context, q *question) bool {
 	}
 	m.mu.Lock()
 	now := m.now()
+	if q.hot {
+		q.lane.allowance.take(took, now)
+		if h := q.items[0].heat; h != nil {
+			h.took = took
+		}
+	}
 	for i := range q.items {
 		if e := &q.ends[i]; !e.moves() {
 			m.settle(ctx, q.items[i].repository, e, now)
@@ -217,7 +224,7 @@ func (m *Monitor) accept(r *repository, e *end, now time.Duration) {
 		r.way = e.way
 		m.say(sentry.Decision{Verb: sentry.Answering, Group: r.group.Name, Repository: r.config.Name, Reason: e.why})
 	}
-	active := false
+	active, hot := false, r.hastened
 	if j := e.j; j != nil {
 		for i := range j.moves {
 			// First sights are not activity: all of them come at the first start.
@@ -228,9 +235,11 @@ func (m *Monitor) accept(r *repository, e *end, now time.Duration) {
 		r.doubt(j.doubts)
 		m.say(j.said...)
 	}
-	if active {
+	switch {
+	case active:
 		r.polls, r.changed = 0, now
-	} else if r.polls < cold {
+		m.heatUp(r, now)
+	case !hot && r.polls < cold:
 		r.polls++
 	}
 	var at time.Duration
@@ -256,6 +265,7 @@ func (m *Monitor) fail(r *repository, kind sentry.FaultKind, err error, now time
 		r.failing = now
 	}
 	r.failures++
+	m.cool(r)
 	before := r.trouble
 	r.trouble = &trouble{kind, cut(err.Error(), 500)}
 	if before == nil || before.kind != kind {
@@ -263,7 +273,7 @@ func (m *Monitor) fail(r *repository, kind sentry.FaultKind, err error, now time
 	}
 	interval := r.interval()
 	wait := retry(interval, r.failures, m.options.Rand.Float64())
-	gap := min(hotFloor, interval/4)
+	gap := min(briskFloor, interval/4)
 	if kind == sentry.Unauthorized {
 		wait, gap = max(wait, refusedGap), refusedGap
 	}

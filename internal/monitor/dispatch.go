@@ -19,6 +19,7 @@ type question struct {
 	asked time.Duration // when it began
 	seat  int           // in Monitor.out
 	done  func(error)   // tells the breaker how it ended
+	hot   bool          // it is put only because its repository is hot
 	items []item
 
 	asks    []Ask
@@ -61,9 +62,12 @@ func (m *Monitor) enqueue(r *repository, now time.Duration) {
 	l := r.lane
 	if l.quiet <= now {
 		r.phase = waiting
-		if r.full() {
+		switch {
+		case r.hastened:
+			l.hot.add(&r.alarm)
+		case r.full():
 			l.alone.add(&r.alarm)
-		} else {
+		default:
 			l.together.add(&r.alarm)
 		}
 		m.list(l)
@@ -73,7 +77,8 @@ func (m *Monitor) enqueue(r *repository, now time.Duration) {
 		m.rest(r, forever, sentry.Faultf(sentry.Transient, "not asked: %s is left alone for %v: %s", l.key, (l.quiet-now).Round(time.Second), l.reason))
 		return
 	}
-	m.schedule(r, l.quiet+afterPause(r.interval(), l.members, m.options.Rand.Float64()))
+	r.due = l.quiet + afterPause(r.interval(), l.members, m.options.Rand.Float64())
+	m.schedule(r, now)
 }
 
 // list puts a lane into the turn where one of its repositories may be asked.
@@ -93,20 +98,33 @@ func (m *Monitor) next(now time.Duration, q *question) bool {
 		if !l.mayAsk(m.options.PerLane) {
 			continue // what waited has gone, or the lane has fallen silent
 		}
+		m.spareHot(l, now)
+		r := l.pop()
+		if r == nil {
+			continue
+		}
 		done, err := l.breaker.Allow()
 		if err != nil {
 			// The breaker's clock is a few microseconds behind ours.
 			m.hush(l, now, now+time.Millisecond, l.reason)
+			m.enqueue(r, now)
 			continue
 		}
-		q.lane, q.asked, q.done, q.seat = l, now, done, len(m.out)
-		m.fill(q, l.pop())
+		q.lane, q.asked, q.done, q.seat, q.hot = l, now, done, len(m.out), r.hastened
+		m.fill(q, r)
 		l.active++
 		m.list(l)
 		m.out = append(m.out, q)
 		return true
 	}
 	return false
+}
+
+// spareHot takes those off the queue that are due only because they are hot, where the lane is to be spared.
+func (m *Monitor) spareHot(l *lane, now time.Duration) {
+	for l.hot.n > 0 && !(l.well() && l.allowance.now(now) > 0) {
+		m.spare(l.hot.first.repository, now)
+	}
 }
 
 // fill puts the repository that has waited longest into a question, and others that may come along: those that are due, as
@@ -148,7 +166,7 @@ func (m *Monitor) fill(q *question, first *repository) {
 // take puts a repository into a question.
 func (q *question) take(r *repository) {
 	q.items = append(q.items, item{r, r.config, r.group, r.full()})
-	r.phase, r.asked, r.notAgain, r.fresh = asking, q.asked, q.asked+hintGap, false
+	r.phase, r.asked, r.fresh = asking, q.asked, false
 }
 
 // room reports whether one more question may be out. Those that are slow have given their places to others, so that
@@ -230,8 +248,7 @@ func (m *Monitor) rest(r *repository, at time.Duration, err error) {
 	if r.gone || !m.running {
 		return
 	}
-	if r.hinted {
-		at, r.hinted, r.fresh = max(m.now(), r.notAgain), false, true
-	}
-	m.schedule(r, at)
+	r.fresh = r.fresh || r.hinted
+	r.due, r.hinted = at, false
+	m.schedule(r, m.now())
 }

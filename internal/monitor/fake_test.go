@@ -91,6 +91,7 @@ type forge struct {
 	lanes     map[string]Lane                           // by origin, without the key; others ask one by one
 	last      map[string]map[string]string              // what each repository was answered last
 	ways      map[string]string                         // how it is asked among others, by origin
+	apart     bool                                      // each repository has a lane of its own
 	always    bool                                      // they say so too
 	liar      bool                                      // everybody always says "same"
 	broken    map[string]error                          // of questions about several, by origin
@@ -119,6 +120,9 @@ func (f *forge) Lane(r *config.Repository) Lane {
 	l := f.lanes[origin]
 	if l.Key == "" {
 		l.Key = origin
+	}
+	if f.apart {
+		l.Key += " " + r.Name
 	}
 	return l
 }

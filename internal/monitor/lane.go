@@ -17,8 +17,10 @@ type lane struct {
 	members int           // repositories configured for it
 	openFor time.Duration // how long its breaker stays open
 
-	// The queues of those that are due: who must be asked alone, and who may be asked with others.
-	alone, together list
+	// The queues of those that are due: who is so only because it is hot, who must be asked alone besides, and who may be
+	// asked with others.
+	hot, alone, together list
+	allowance            *allowance // for the first
 	// soon has the alarms of those that may be asked with others, where one question covers several; wake rings with the
 	// first of them.
 	soon alarms
@@ -88,10 +90,18 @@ func saysNothing(err error) bool {
 const given sentry.FaultKind = "given up"
 
 // waiting is how many are due and not asked yet.
-func (l *lane) waiting() int { return l.alone.n + l.together.n }
+func (l *lane) waiting() int { return l.hot.n + l.alone.n + l.together.n }
 
-// pop takes the one that has waited longest, nil when none is left.
+// well reports whether the lane is known to be well.
+func (l *lane) well() bool { return l.limited == 0 && l.state == gobreaker.StateClosed }
+
+// pop takes a hot one, or else the one that has waited longest, nil when none is left. Those that are hot have little of
+// the lane's time: they cannot keep it from the others.
 func (l *lane) pop() *repository {
+	if x := l.hot.first; x != nil {
+		x.leave()
+		return x.repository
+	}
 	x := l.alone.first
 	if y := l.together.first; x == nil || y != nil && y.at < x.at {
 		x = y
@@ -105,7 +115,7 @@ func (l *lane) pop() *repository {
 
 // mayAsk reports whether one more question may be asked: a lane that is not known to be well gets one at a time.
 func (l *lane) mayAsk(limit int) bool {
-	if l.limited > 0 || l.state != gobreaker.StateClosed {
+	if !l.well() {
 		limit = 1
 	}
 	return l.waiting() > 0 && l.active < limit

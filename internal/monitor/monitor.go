@@ -112,6 +112,9 @@ type Monitor struct {
 	repositories map[string]*repository
 	order        []*repository // as configured; replaced, never changed
 	lanes        map[string]*lane
+	allowances   map[string]*allowance // by origin
+	hot          []*heat               // all that are
+	warm         map[string]bool       // groups of which a rollout is running
 	alarms       alarms
 	relief       alarm         // when the oldest question becomes slow; set while all places are taken
 	ready        []*lane       // that have somebody waiting and a place free, in turn
@@ -148,6 +151,7 @@ func New(o Options) *Monitor {
 		questions:    sync.Pool{New: func() any { return new(question) }},
 		repositories: map[string]*repository{},
 		lanes:        map[string]*lane{},
+		allowances:   map[string]*allowance{},
 		armed:        forever,
 	}
 }
@@ -209,6 +213,7 @@ func (m *Monitor) Once(ctx context.Context, cfg *config.Config, repositories ...
 	m.mu.Lock()
 	now := m.now()
 	for _, r := range p.chosen {
+		r.due = now
 		m.schedule(r, now)
 	}
 	m.mu.Unlock()
@@ -275,7 +280,8 @@ func (m *Monitor) finish() {
 	defer m.mu.Unlock()
 	for _, r := range m.order {
 		r.alarm.leave()
-		r.phase, r.counted, r.hinted = resting, false, false
+		m.cool(r)
+		r.phase, r.counted, r.hinted, r.hastened = resting, false, false, false
 	}
 	for _, l := range m.lanes {
 		l.wake.leave()
@@ -344,9 +350,9 @@ func (m *Monitor) turn(ask func(*question)) (wait time.Duration, done bool) {
 	return max(0, m.armed-now), m.pass != nil && m.pass.left == 0
 }
 
-// Hint makes a repository due now, and returns at once; it is for those who heard that something moved. Any number of
-// hints before the next question are one; hints that come during a question are one more question after it. They never
-// shorten a pause that a lane or refused credentials require.
+// Hint makes a repository due now, and hot; it returns at once. It is for those who heard that something moved, which may
+// be before it can be seen. Any number of hints before the next question are one; hints that come during a question are one
+// more question after it. They never shorten a pause that a lane or refused credentials require.
 func (m *Monitor) Hint(repository string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -355,20 +361,32 @@ func (m *Monitor) Hint(repository string) {
 		return // all are asked when Run begins
 	}
 	now := m.now()
+	m.heatUp(r, now)
 	switch r.phase {
 	case scheduled:
 		r.fresh = true
-		m.schedule(r, min(r.alarm.at, max(now, r.notAgain)))
+		m.schedule(r, now)
 	case waiting:
-		r.fresh = true
-		m.enqueue(r, now)
+		if !r.fresh { // else it is where it should be
+			r.fresh = true
+			m.schedule(r, now)
+		}
 	case asking, recording:
 		r.hinted = true
 	}
 }
 
-// schedule sets the alarm of a repository. The caller holds m.mu.
-func (m *Monitor) schedule(r *repository, at time.Duration) {
+// schedule plans the next question of a repository: when it is due, or before, where it is hot. The caller holds m.mu.
+func (m *Monitor) schedule(r *repository, now time.Duration) {
+	at := m.hotMoment(r, now)
+	if r.hastened = at < r.due || r.fresh && at <= now; !r.hastened {
+		at = r.due
+	}
+	m.setAlarm(r, at)
+}
+
+// setAlarm sets the alarm of a repository. The caller holds m.mu.
+func (m *Monitor) setAlarm(r *repository, at time.Duration) {
 	r.phase = scheduled
 	if l := r.lane; !l.shares() || r.full() {
 		m.alarms.set(&r.alarm, at)
@@ -388,7 +406,11 @@ func (m *Monitor) schedule(r *repository, at time.Duration) {
 func (m *Monitor) plan(list []*repository, now time.Duration) {
 	for _, r := range list {
 		r.spread = len(list) > few && !r.lane.sweep && r.lane.members > r.lane.batch
-		m.schedule(r, early(now, first(r.interval(), len(list), m.options.Rand.Float64())))
+		r.due = early(now, first(r.interval(), len(list), m.options.Rand.Float64()))
+		if m.warm[r.group.Name] {
+			m.heatUp(r, now)
+		}
+		m.schedule(r, now)
 	}
 }
 

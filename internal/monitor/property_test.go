@@ -37,7 +37,7 @@ type event struct {
 	repo   int
 	branch string
 	commit string // "" deletes it
-	fault  string // of the host of the repository, instead: "dead", "hangs", "limited", "store", "well"
+	fault  string // of the host of the repository, instead: "dead", "hangs", "limited", "store", "well"; or "hint", "warm", "cool"
 }
 
 // lie is what a forge does to one answer.
@@ -66,8 +66,8 @@ func drawStory(t *rapid.T) story {
 			at:   time.Duration(rapid.Int64Range(0, int64(s.length)).Draw(t, "at")),
 			repo: rapid.IntRange(0, len(s.repos)-1).Draw(t, "repo"),
 		}
-		if rapid.IntRange(0, 4).Draw(t, "what") == 0 {
-			e.fault = rapid.SampledFrom([]string{"dead", "hangs", "limited", "store", "well", "well"}).Draw(t, "fault")
+		if rapid.IntRange(0, 2).Draw(t, "what") == 0 {
+			e.fault = rapid.SampledFrom([]string{"dead", "hangs", "limited", "store", "well", "well", "hint", "hint", "warm", "cool"}).Draw(t, "fault")
 		} else {
 			e.branch = rapid.SampledFrom(branches).Draw(t, "branch")
 			e.commit = rapid.SampledFrom([]string{"A", "B", "C", "D", ""}).Draw(t, "commit")
@@ -225,8 +225,9 @@ func (s story) play(t *testing.T) (wrong []string) {
 			}
 		}
 		cfg := configure(s.repos...)
+		var m *Monitor
 		start := func() (stop func()) {
-			m := New(Options{Store: b, Ask: l, Rand: rand.New(rand.NewPCG(s.seed, 2))})
+			m = New(Options{Store: b, Ask: l, Rand: rand.New(rand.NewPCG(s.seed, 2))})
 			m.Update(cfg)
 			ctx, cancel := context.WithCancel(t.Context())
 			var running sync.WaitGroup
@@ -251,7 +252,14 @@ func (s story) play(t *testing.T) (wrong []string) {
 				stop = start()
 			}
 			time.Sleep(time.Until(begin.Add(e.at)))
-			l.apply(s, e)
+			switch e.fault {
+			case "hint":
+				m.Hint(s.repos[e.repo].Name)
+			case "warm", "cool":
+				m.Warm(map[string]bool{"g": e.fault == "warm"})
+			default:
+				l.apply(s, e)
+			}
 		}
 		// All is well now. The slowest repository is asked within two intervals; what it says then may have to be confirmed
 		// for one more, and the last lie may have been told just before.

@@ -55,14 +55,17 @@ type repository struct {
 	answered time.Duration // when the last one was answered
 	changed  time.Duration // when something moved; the start of the monitor where nothing has
 	notAgain time.Duration // not even a hint asks it before this moment
+	due      time.Duration // when it is to be asked at the latest, hot or not
 	polls    uint8         // questions answered since then, up to cold
 
-	phase   phase
-	fresh   bool // the next question must ask it for itself
-	hinted  bool // a hint came while it was asked: once more
-	spread  bool // it is one of many new ones: its second question is drawn from the whole interval
-	gone    bool // replaced or removed: what its last question brings is thrown away
-	counted bool // the pass that goes on waits for it
+	heat     *heat // why it is hot; nil where it is not
+	phase    phase
+	hastened bool // it is due only because it is hot, or of a hint
+	fresh    bool // the next question must ask it for itself
+	hinted   bool // a hint came while it was asked: once more
+	spread   bool // it is one of many new ones: its second question is drawn from the whole interval
+	gone     bool // replaced or removed: what its last question brings is thrown away
+	counted  bool // the pass that goes on waits for it
 }
 
 // trouble is why a repository does not answer.
@@ -88,11 +91,11 @@ func (r *repository) interval() time.Duration {
 	return max(time.Millisecond, r.config.Monitor.Interval)
 }
 
-// full reports whether the repository itself is to be asked, and not what tells of many: after a hint, in doubt, when there
+// full reports whether the repository itself is to be asked, and not what tells of many: after a hint, hot, in doubt, when there
 // is nothing that could have stayed the same, and when there was something wrong with it. Where an answer for many tells
 // where their branches are, it is good enough to begin with: else the start would be one question for each.
 func (r *repository) full() bool {
-	return r.fresh || r.since != never || r.trouble != nil && r.trouble.kind != sentry.RateLimited ||
+	return r.fresh || r.hastened || r.since != never || r.trouble != nil && r.trouble.kind != sentry.RateLimited ||
 		!r.judged && (r.lane.sweep || r.answered != never)
 }
 

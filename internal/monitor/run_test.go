@@ -64,7 +64,8 @@ func TestFasterAfterAChange(t *testing.T) {
 		}
 		moments := w.forge.asked("r", w.begin)
 		change := slices.IndexFunc(moments, func(d time.Duration) bool { return d > 10*minute })
-		d := gaps(moments[change:])
+		cooled := slices.IndexFunc(moments, func(d time.Duration) bool { return d > moments[change]+hotSpan }) // see TestHotCurve
+		d := gaps(moments[cooled:])
 		low, high := 13500*time.Millisecond, 16500*time.Millisecond
 		for i := range 7 {
 			within(t, fmt.Sprintf("wait %d after the change", i), d[i:i+1], low, min(high, minute))
@@ -422,7 +423,7 @@ func TestHints(t *testing.T) {
 		w.Hint("r") // before it runs: nothing
 		w.run(repo("r", "h", time.Hour))
 		w.wait(10 * minute)
-		count := func() int { w.wait(time.Minute); return len(w.forge.asked("r", w.begin)) }
+		count := func() int { return len(w.forge.asked("r", w.begin)) }
 
 		w.forge.push("r", "main", "B")
 		w.Hint("r")
@@ -433,31 +434,35 @@ func TestHints(t *testing.T) {
 		if n := count(); n != 2 {
 			t.Errorf("%d questions after a hint, want 2", n)
 		}
+		w.wait(minute)
 
 		// During a question: one more after it.
-		w.forge.slow["https://h:443"] = 10 * time.Second
+		w.forge.slow["https://h:443"] = time.Second
+		before := count()
 		w.Hint("r")
-		w.wait(time.Second)
+		w.wait(500 * time.Millisecond)
 		w.forge.push("r", "main", "C")
 		for range 1000 {
 			w.Hint("r")
 		}
-		if n := count(); n != 4 {
-			t.Errorf("%d questions after hints during one, want 4", n)
+		w.wait(1500 * time.Millisecond)
+		if n := count() - before; n != 2 {
+			t.Errorf("%d questions after hints during one, want 2", n)
 		}
 		if got := w.book.moves(); got != "main=A main=B! main=C!" {
 			t.Errorf("recorded %s", got)
 		}
 
-		// One that is asked again and again is asked four times a second at most.
+		// One that is asked again and again is asked fifty times a second at most.
 		w.forge.slow["https://h:443"] = 0
-		before := len(w.forge.asks)
+		w.wait(10 * minute)
+		before = count()
 		for range 1000 {
 			w.Hint("r")
-			w.wait(10 * time.Millisecond)
+			w.wait(time.Millisecond)
 		}
-		if n := len(w.forge.asks) - before; n < 30 || n > 41 {
-			t.Errorf("%d questions in ten seconds of hints", n)
+		if n := count() - before; n < 45 || n > 51 {
+			t.Errorf("%d questions in a second of hints", n)
 		}
 		w.Hint("nobody")
 	})
@@ -787,18 +792,22 @@ func TestDoubtIsShown(t *testing.T) {
 		w.wait(time.Hour)
 		w.forge.push("r", "main", "A")
 		w.forge.push("r", "dev", "")
-		w.Hint("r")
-		w.wait(minute)
+		before := time.Since(w.begin)
+		for len(w.since("r", before)) == 0 {
+			w.wait(time.Second)
+		}
 		if s := w.state("r", "main"); s.Commit != sha("B") || s.Answer != AnswerOK || s.Doubt != "said to be back at "+sha("A") {
 			t.Errorf("main: %+v", s)
 		}
 		if s := w.state("r", "dev"); s.Commit != sha("D") || s.Answer != AnswerOK || s.Doubt != "said to be gone" {
 			t.Errorf("dev: %+v", s)
 		}
-		before := len(w.forge.asks)
-		w.wait(9*minute + 5*time.Second)
-		if n := len(w.forge.asks) - before; n != 4 {
-			t.Errorf("%d questions until the doubt was settled, want 4", n)
+		before = time.Since(w.begin)
+		for w.state("r", "main").Commit == sha("B") {
+			w.wait(time.Second)
+		}
+		if n, d := len(w.since("r", before)), time.Since(w.begin)-before; d > 10*minute+20*time.Second || n < 4 || w.since("r", before)[3] < 9*minute {
+			t.Errorf("it took %v to settle the doubt, with questions at %v", d, w.since("r", before)[:min(n, 5)])
 		}
 		if s := w.state("r", "main"); s.Commit != sha("A") || s.Doubt != "" {
 			t.Errorf("main: %+v", s)

@@ -18,20 +18,29 @@ import (
 //	an answer is doubted             I/4, the last at I after the doubt began  1 s … I: every answer meanwhile must agree
 //	n-th failure in a row            f + u × I/4 × 2ⁿ⁻¹                        f … 1.5 I, with f = min(1 s, I/4)
 //	credentials refused              as after a failure                        at least 1 min, hints included
-//	a hint                           none                                      250 ms after the last question began
+//	hot: after a hint or a change,   20 ms at first, then 1/50 of the time     20 ms … 0.6 s, each from where the last
+//	for 30 s                         since                                     question began, and never before its answer;
+//	… and while its group is         the same, on and on                       20 ms … as if it were not hot
+//	rolled out
+//	hot, T of the server's time      T × 12 s / what is left of it             at least, see below
+//	was taken by the last question
 //	one says Retry-After             what it says                              1 s … 1 h, for all of the lane
 //	… and does not say how long      1 min × 2ⁿ⁻¹ for the n-th in a row        1 min … 15 min
 //	the lane's breaker is open       the shortest I of its repositories        1 s … 30 s, then one question at a time
 //	going on after a lane's pause    u × min(I, 250 ms × its repositories)     0 … I: no stampede
 //	there is room in a batch         what is due next in its lane comes along  up to I/4 early; all of it in a sweep
 //
+// At most 32 repositories are hot, the newest of them. What is asked because of it takes at most 2 % of a server's time,
+// which are saved for up to ten minutes: 12 s. Whatever is beyond that waits as if there were no hint, and so do all while
+// their lane has a pause, an open breaker or a probation; none is asked within the minute after its credentials were refused,
+// nor hot after a failure. So a hint hastens, and any number of them costs no more than that.
+//
 // Nothing waits longer than 2 I, the pauses of a lane aside: so a head that is quiet is known within two intervals.
 const (
 	few        = 64 // new repositories that are asked at once
 	startSpan  = 10 * time.Second
-	hotFloor   = time.Second
+	briskFloor = time.Second
 	refusedGap = time.Minute
-	hintGap    = 250 * time.Millisecond
 	pauseGap   = 250 * time.Millisecond
 
 	quietAfter = 24 * time.Hour
@@ -45,25 +54,40 @@ const (
 	openCap   = 30 * time.Second
 
 	cold = 255 // questions since the last change when there was none
+
+	maxHot   = 32 // repositories
+	hotFirst = 20 * time.Millisecond
+	hotDecay = 50 // the wait is one part in so many of the time that it has been hot
+	hotSpan  = 30 * time.Second
+	hotShare = 50 // one part in so many of a server's time
+	hotSaved = 10 * time.Minute / hotShare
+	hotLeast = hotSaved / hotShare // when there is nothing left, so much is saved up before the next
 )
+
+// hotWait is the wait of a hot repository from the beginning of one question to that of the next: age is how long it has
+// been hot, took the last question, left (above 0) what is left of the allowance. The less that is, the smaller is the part
+// of it that is spent: a storm makes everybody slower, and nobody wait for the end of it.
+func hotWait(age, took, left time.Duration) time.Duration {
+	return max(hotFirst, age/hotDecay, time.Duration(float64(took)*float64(hotSaved)/float64(left)))
+}
 
 // floored is at least floor, except that nothing waits longer than the interval.
 func floored(wait, floor, interval time.Duration) time.Duration {
 	return min(interval, max(floor, wait))
 }
 
-// hot is the wait right after a change.
-func hot(interval time.Duration) time.Duration { return floored(interval/4, hotFloor, interval) }
+// brisk is the wait right after a change, when it is no longer hot.
+func brisk(interval time.Duration) time.Duration { return floored(interval/4, briskFloor, interval) }
 
 // usual is the wait after an answer in which nothing moved; the last change was polls questions and quiet time ago.
 func usual(interval, quiet time.Duration, polls uint8, u float64) time.Duration {
 	jitter := 0.9 + 0.2*u
-	wait := float64(hot(interval))
+	wait := float64(brisk(interval))
 	for ; polls > 0 && wait < float64(interval); polls-- {
 		wait *= 1.25
 	}
 	if wait < float64(interval) {
-		return floored(time.Duration(wait*jitter), hotFloor, interval)
+		return floored(time.Duration(wait*jitter), briskFloor, interval)
 	}
 	stretch := 1.0
 	if quiet > quietAfter {
@@ -75,7 +99,7 @@ func usual(interval, quiet time.Duration, polls uint8, u float64) time.Duration 
 // doubting is the wait while an answer is doubted that was first given at since. It ends at the moment from which the
 // doubt can be settled, or before.
 func doubting(interval, since, now time.Duration) time.Duration {
-	return max(0, min(hot(interval), since+interval-now))
+	return max(0, min(brisk(interval), since+interval-now))
 }
 
 // first is the wait of one of n new repositories for its first question.
@@ -93,7 +117,7 @@ func second(interval time.Duration, u float64) time.Duration {
 
 // retry is the wait after the n-th failure in a row: full jitter under a ceiling that doubles.
 func retry(interval time.Duration, n int, u float64) time.Duration {
-	floor := min(hotFloor, interval/4)
+	floor := min(briskFloor, interval/4)
 	ceiling := interval + interval/2 - floor
 	if n < 4 { // from the fourth on, I/4 × 2ⁿ⁻¹ is over it anyway
 		ceiling = min(ceiling, interval/4<<(n-1))

@@ -119,10 +119,10 @@ func TestScheduleBounds(t *testing.T) {
 		now := duration("now", 0, 100_000*time.Hour)
 		u := rapid.Float64Range(0, almost1).Draw(t, "u")
 		wait := usual(interval, duration("quiet", 0, 100_000*time.Hour), rapid.Uint8().Draw(t, "polls"), u)
-		if wait < min(interval, hotFloor)/2 || wait > 2*interval {
+		if wait < min(interval, briskFloor)/2 || wait > 2*interval {
 			t.Fatalf("usual waits %v at an interval of %v", wait, interval)
 		}
-		if again := retry(interval, rapid.IntRange(1, 1000).Draw(t, "n"), u); again < min(interval/4, hotFloor) || again > 2*interval {
+		if again := retry(interval, rapid.IntRange(1, 1000).Draw(t, "n"), u); again < min(interval/4, briskFloor) || again > 2*interval {
 			t.Fatalf("retry waits %v at an interval of %v", again, interval)
 		}
 		if at := early(now, wait); at > now+wait || at <= now || at < now+wait-wait/fineness {

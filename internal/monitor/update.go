@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -44,7 +45,7 @@ func (m *Monitor) Update(cfg *config.Config) {
 			}
 			due = append(due, r)
 		}
-		r.lane = m.lane(to)
+		r.lane = m.lane(to, c.Monitor.Remote.Origin(), now)
 		m.repositories[c.Name] = r
 		m.order = append(m.order, r)
 	}
@@ -87,10 +88,12 @@ func (m *Monitor) keepOn(r *repository, c *config.Repository, g *config.Group, n
 		r.hinted = r.hinted || access
 	case r.phase != scheduled || !m.running:
 	case access:
+		r.due = now
 		m.schedule(r, now)
 	case interval:
 		next := now + usual(r.interval(), now-r.changed, r.polls, m.options.Rand.Float64())
-		m.schedule(r, min(r.alarm.at, max(next, r.notAgain)))
+		r.due = min(r.due, max(next, r.notAgain))
+		m.schedule(r, now)
 	}
 }
 
@@ -115,20 +118,25 @@ func (r *repository) inherit(old *repository) {
 // drop forgets a repository. A question that is out is let go on; its answer is thrown away.
 func (m *Monitor) drop(r *repository) {
 	r.alarm.leave()
+	m.cool(r)
 	r.gone = true
 	if r.phase != asking && r.phase != recording {
 		m.rest(r, forever, errReplaced)
 	}
 }
 
-// lane gives the lane that the asker means.
-func (m *Monitor) lane(now Lane) *lane {
-	l := m.lanes[now.Key]
+// lane gives the lane that the asker means for a repository of an origin.
+func (m *Monitor) lane(to Lane, origin string, now time.Duration) *lane {
+	l := m.lanes[to.Key]
 	if l == nil {
-		l = newLane(now.Key)
-		m.lanes[now.Key] = l
+		l = newLane(to.Key)
+		m.lanes[to.Key] = l
+		if l.allowance = m.allowances[origin]; l.allowance == nil {
+			l.allowance = &allowance{left: hotSaved, at: now}
+			m.allowances[origin] = l.allowance
+		}
 	}
-	l.are(now)
+	l.are(to)
 	return l
 }
 
@@ -153,4 +161,11 @@ func (m *Monitor) settleLanes() {
 			delete(m.lanes, key)
 		}
 	}
+	for _, a := range m.allowances {
+		a.lanes = 0
+	}
+	for _, l := range m.lanes {
+		l.allowance.lanes++
+	}
+	maps.DeleteFunc(m.allowances, func(_ string, a *allowance) bool { return a.lanes == 0 })
 }

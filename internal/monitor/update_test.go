@@ -256,6 +256,7 @@ func TestUpdateRaces(t *testing.T) {
 			for n := 0; ctx.Err() == nil; n++ {
 				f.push(fmt.Sprintf("r%d", n%17), []string{"main", "b1", "b2"}[n%3], fmt.Sprint(n))
 				m.Hint(fmt.Sprintf("r%d", n%20))
+				m.Warm(map[string]bool{fmt.Sprint("g", n%40): true})
 				_ = m.Watches()
 				_ = m.Hosts()
 				time.Sleep(100 * time.Microsecond)
