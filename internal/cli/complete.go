@@ -61,7 +61,7 @@ func (a *app) completeLogs(cmd *cobra.Command, args []string, _ string) ([]cobra
 			return nil
 		}
 		var list []cobra.Completion
-		for _, d := range r.Deployments {
+		for _, d := range c.asShown(r).Deployments {
 			list = append(list, cobra.CompletionWithDesc(d.Repository, words(d.Status)))
 		}
 		return list
@@ -96,7 +96,7 @@ func (c *client) ids(ctx context.Context) []cobra.Completion {
 	}
 	var ids []cobra.Completion
 	for _, r := range list.Items {
-		ids = append(ids, cobra.CompletionWithDesc(r.ID, r.Group+", "+words(r.Status)))
+		ids = append(ids, cobra.CompletionWithDesc(r.ID, r.Group+", "+words(c.asShown(r).Status)))
 	}
 	return ids
 }
