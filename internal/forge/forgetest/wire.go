@@ -18,11 +18,10 @@ type wire struct {
 	pipe   *Pipe // nil on loopback
 	faulty *faulty
 
-	mu      sync.Mutex // guards what follows
-	counts  Counts
-	at      int                  // requests under way
-	not     map[string]time.Time // until when a client was told to stay away
-	refused int
+	mu     sync.Mutex // guards what follows
+	counts Counts
+	at     int                  // requests under way
+	not    map[string]time.Time // until when a client was told to stay away
 }
 
 // isGit tells requests over the Git protocol from those of the API.
