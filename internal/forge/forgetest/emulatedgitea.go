@@ -131,7 +131,7 @@ func (g *EmulatedGitea) StatusRows() int {
 func (g *EmulatedGitea) latest(key string) []giteaStatusRow {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	latest := []giteaStatusRow{}
+	var latest []giteaStatusRow // null where there are none
 	for _, s := range g.statuses[key] {
 		latest = append(slices.DeleteFunc(latest, func(older giteaStatusRow) bool { return older.Context == s.Context }), s)
 	}
@@ -237,8 +237,8 @@ func (g *EmulatedGitea) serveGit(w http.ResponseWriter, r *http.Request, token s
 		http.Error(w, "token does not have scope: read:repository", http.StatusForbidden)
 	case moved != "":
 		to := *r.URL
-		to.Path = "/" + moved + ".git" + to.Path[strings.LastIndex(to.Path, ".git")+len(".git"):]
-		http.Redirect(w, r, to.String(), http.StatusTemporaryRedirect)
+		to.Path = "/" + moved + to.Path[strings.LastIndex(to.Path, ".git")+len(".git"):]
+		http.Redirect(w, r, to.String(), http.StatusMovedPermanently)
 	case one == nil:
 		http.Error(w, "Repository not found", http.StatusNotFound)
 	default:
@@ -359,6 +359,7 @@ func (g *EmulatedGitea) serveRepository(w http.ResponseWriter, r *http.Request, 
 		for _, ref := range refs[from:min(len(refs), from+min(limit, 50))] {
 			list = append(list, giteaBranchOf(ref))
 		}
+		w.Header().Set("X-Total-Count", strconv.Itoa(len(refs)))
 		answerJSON(w, http.StatusOK, list)
 	case strings.HasPrefix(route, "GET branches/"):
 		branch := strings.Join(rest[1:], "/")
@@ -373,6 +374,7 @@ func (g *EmulatedGitea) serveRepository(w http.ResponseWriter, r *http.Request, 
 			return
 		}
 		latest := g.latest(key + " " + rest[1])
+		w.Header().Set("X-Total-Count", strconv.Itoa(len(latest)))
 		answerJSON(w, http.StatusOK, map[string]any{"sha": rest[1], "total_count": len(latest), "statuses": latest, "repository": shown})
 	case strings.HasPrefix(route, "POST statuses/") && len(rest) == 2:
 		g.setStatus(w, r, &one, key, rest[1], valid)
