@@ -341,6 +341,7 @@ func (w *world) healed() { w.lab.Fail(w.replicas) }
 // replicas lets the forge answer, with what one of its replicas knows: those of the commits that it has not yet are shown
 // as what was there before.
 func (w *world) replicas(out http.ResponseWriter, r *http.Request, next http.Handler) {
+	time.Sleep(20*time.Millisecond + time.Duration(w.random.IntN(60))*time.Millisecond) // no server takes no time
 	w.mu.Lock()
 	lags := maps.Clone(w.lags)
 	w.mu.Unlock()
@@ -626,6 +627,7 @@ func (b *book) Decide(context.Context, ...sentry.Decision) error { return nil }
 func TestFaults(t *testing.T) {
 	for _, kind := range []string{"GitHub", "GitLab", "Gitea"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			for _, fault := range faults {
 				t.Run(fault.name, func(t *testing.T) {
 					for seed := range seeds {
