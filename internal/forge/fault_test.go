@@ -407,8 +407,8 @@ func (w *world) push(forward bool) {
 	w.mu.Unlock()
 }
 
-// run watches, lets a fault come and go, and looks whether what was recorded is what happened.
-func (w *world) run(put func(*world) func(), after time.Duration) {
+// watch makes repositories, and a monitor that watches them until the test ends.
+func (w *world) watch() *monitor.Monitor {
 	for i := range 8 {
 		name := fmt.Sprintf("team/r%d", i)
 		w.add(name, i%2 == 0, "main", "dev")
@@ -425,7 +425,18 @@ func (w *world) run(put func(*world) func(), after time.Duration) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	ended := make(chan error)
 	go func() { ended <- m.Run(ctx) }()
+	w.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			w.t.Error(err)
+		}
+	})
+	return m
+}
 
+// run watches, lets a fault come and go, and looks whether what was recorded is what happened.
+func (w *world) run(put func(*world) func(), after time.Duration) {
+	m := w.watch()
 	live := func(d time.Duration, pushes int, forward bool) {
 		for end := time.Now().Add(d); time.Now().Before(end); {
 			time.Sleep(min(time.Until(end), time.Duration(1+w.random.Int64N(int64(d)/int64(max(1, pushes))*2))))
@@ -455,10 +466,6 @@ func (w *world) run(put func(*world) func(), after time.Duration) {
 	w.truthful()
 	if c := w.lab.Requests(); c.Forbidden > 0 {
 		w.t.Errorf("%d of %+v requests came although the forge had said to stay away", c.Forbidden, c)
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		w.t.Error(err)
 	}
 }
 
@@ -633,12 +640,7 @@ func TestFaults(t *testing.T) {
 					for seed := range seeds {
 						t.Run(fmt.Sprint(seed), func(t *testing.T) {
 							synctest.Test(t, func(t *testing.T) {
-								lab := emulated(t, kind)
-								w := &world{
-									rig: newRig(t, lab), t: t, random: rand.New(&source{PCG: rand.NewPCG(seed, 7)}), book: newBook(),
-									made: map[sentry.Watch][]string{}, calm: map[sentry.Watch]bool{},
-								}
-								w.run(fault.put, fault.after)
+								newWorld(t, kind, seed).run(fault.put, fault.after)
 							})
 						})
 					}

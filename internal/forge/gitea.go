@@ -36,6 +36,7 @@ const (
 	giteaSettle  = 3 * time.Second  // when a change just seen is asked about once more
 	giteaVerify  = 15 * time.Minute // every repository is asked itself so often, or in ten intervals where those are longer
 	giteaVerify1 = time.Second      // but all of them together no more often than this
+	giteaLate    = 15 * time.Second // a search that takes longer is given up
 	giteaSurvey  = 10 * time.Second // how long to look at a time whether the search shows what is watched
 	giteaRelook  = 15 * time.Minute // when to look again for what it did not show
 	giteaAside   = 15 * time.Minute // how long the search is left alone where it is refused, or too much happens there
@@ -234,7 +235,9 @@ func (g *gitea) find(ctx context.Context, query url.Values) (found []giteaFound,
 		OK   *bool        `json:"ok"`
 		Data []giteaFound `json:"data"`
 	}
-	r, err := g.a.call(ctx, call{class: asking, path: "/repos/search", query: query}, &out)
+	within, cancel := context.WithTimeout(ctx, giteaLate)
+	defer cancel()
+	r, err := g.a.call(within, call{class: asking, path: "/repos/search", query: query}, &out)
 	if err == nil && (out.OK == nil || !*out.OK || out.Data == nil) {
 		err = sentry.Faultf(sentry.Invalid, "the search of %s gives no list of repositories", hostOf(g.a.origin))
 	}

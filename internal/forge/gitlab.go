@@ -37,6 +37,8 @@ const (
 const (
 	gitlabQuick = 1500 * time.Millisecond // a query that takes no longer may grow
 	gitlabSlow  = 5 * time.Second         // one that takes longer must shrink
+	gitlabLate  = 15 * time.Second        // one that takes longer is given up, while there is time to ask over Git
+	gitlabTries = 3                       // of the smallest that came to nothing in a row, until GraphQL is left alone
 	gitlabAside = 10 * time.Minute        // how long GraphQL is left alone where it is refused
 	gitlabAgain = 24 * time.Hour          // how often the token is asked about
 )
@@ -55,6 +57,7 @@ type gitlab struct {
 	factor   float64    // what GitLab reckons a query to be, by what is reckoned here
 	refused  time.Time  // GraphQL is left alone until then
 	why      string     // in words that go on after "because"
+	failed   int        // of the smallest queries, in a row
 	asked    time.Time  // when the token was asked about
 	token    sentry.Secret
 	lone     map[*Repository]string
@@ -211,7 +214,9 @@ func (e *rephrase) Error() string { return "GraphQL says " + e.said }
 // ask puts a query. The error is a *sentry.Fault, or a *rephrase.
 func (g *gitlab) ask(ctx context.Context, q *query) (*queryReply, error) {
 	var out queryReply
-	r, err := g.a.call(ctx, call{
+	within, cancel := context.WithTimeout(ctx, gitlabLate)
+	defer cancel()
+	r, err := g.a.call(within, call{
 		class: asking, method: http.MethodPost, path: g.graphql, heavy: true,
 		in: map[string]any{"query": q.text, "variables": q.variables},
 	}, &out)
@@ -223,12 +228,13 @@ func (g *gitlab) ask(ctx context.Context, q *query) (*queryReply, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.failed = 0
 	if c := out.complexity(); c.Limit > 0 && c.Score > 0 {
 		g.limit, g.factor = c.Limit, max(1, float64(c.Score)/float64(q.complexity))
 	}
 	switch {
 	case r.took > gitlabSlow:
-		g.size = max(gitlabLeast, min(g.size, q.repositories)/2)
+		g.shrink(q)
 	case r.took < gitlabQuick && q.repositories >= min(g.size, g.fits):
 		g.size = min(gitlabMost, g.size*2)
 	}
@@ -253,11 +259,20 @@ func (g *gitlab) refuse(ctx context.Context, q *query, err error) error {
 	case f.Kind == sentry.NotFound, f.Kind == sentry.Unauthorized, status != nil && (status.Status == http.StatusMethodNotAllowed || status.Status == http.StatusNotAcceptable):
 		g.stop(gitlabAside, fmt.Sprintf("it was refused (%v)", f.Err))
 	case f.Kind == sentry.Transient && f.RetryAfter == 0 && q.repositories > 1:
-		// It may have been too much: GitLab gives up a request after 30 s (Puma's 60), and proxies before it.
-		g.size = max(gitlabLeast, min(g.size, q.repositories)/2)
+		// It may have been too much: GitLab itself gives up after 30 s.
+		g.shrink(q)
+		if ctx.Err() == nil && q.repositories <= gitlabLeast {
+			if g.failed++; g.failed >= gitlabTries {
+				g.failed = 0
+				g.stop(gitlabAside, fmt.Sprintf("it does not work (%v)", f.Err))
+			}
+		}
 	}
 	return err
 }
+
+// shrink makes queries smaller after one that was too much. The caller holds g.mu.
+func (g *gitlab) shrink(q *query) { g.size = max(gitlabLeast, min(g.size, q.repositories)/2) }
 
 // judge reads the errors of an answer that are about the query as a whole.
 func (g *gitlab) judge(q *query, out *queryReply) error {
@@ -291,7 +306,7 @@ func (g *gitlab) judge(q *query, out *queryReply) error {
 		}
 	}
 	if q.repositories > 1 {
-		g.size = max(gitlabLeast, min(g.size, q.repositories)/2) // a timeout comes as an error of its own
+		g.shrink(q) // a timeout comes as an error of its own
 	}
 	return sentry.Faultf(sentry.Transient, "GraphQL gives no data and says %s", said)
 }
