@@ -417,6 +417,8 @@ func TestBudgetOrder(t *testing.T) {
 			t.Errorf("%q, not %q", order, want)
 		}
 		time.Sleep(2 * time.Second)
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		if b.active != 0 || len(b.queue) != 0 {
 			t.Errorf("%d active, %d waiting", b.active, len(b.queue))
 		}

@@ -1,7 +1,6 @@
 package forge
 
 import (
-	"fmt"
 	"math"
 	"time"
 )
@@ -24,9 +23,8 @@ type CostOf struct {
 var costs = map[Kind]func([]*Repository) CostOf{GitHub: githubCost, GitLab: gitlabCost, Gitea: giteaCost}
 
 // Cost estimates what repositories will cost an hour while nothing happens, one entry for each credential at an API, in
-// the order in which they are configured. hosts are those of the configuration, whose requests_per_hour is a limit as well.
-// It makes no request.
-func Cost(repositories []*Repository, hosts ...Host) []CostOf {
+// the order in which they are configured. It makes no request.
+func Cost(repositories []*Repository) []CostOf {
 	var order []accountKey
 	members := map[accountKey][]*Repository{}
 	for _, r := range repositories {
@@ -54,28 +52,9 @@ func Cost(repositories []*Repository, hosts ...Host) []CostOf {
 		}
 		c.Kind, c.Key, c.Repositories = key.kind, key.key, len(of)
 		c.Host = of[0].Remote.Host()
-		if base, err := apiBase(of[0]); err == nil && base != nil {
-			c.limit(originOf(base), hosts)
-		}
 		all = append(all, c)
 	}
 	return all
-}
-
-// limit takes what the configuration allows.
-func (c *CostOf) limit(origin string, hosts []Host) {
-	if c.Way == "ls-refs" {
-		return // Git is not counted
-	}
-	for _, h := range hosts {
-		if h.Origin != origin || h.RequestsPerHour <= 0 || c.Limit > 0 && c.Limit <= h.RequestsPerHour {
-			continue
-		}
-		c.Limit = h.RequestsPerHour
-		if c.RequestsPerHour > c.Limit*(reservePart-1)/reservePart {
-			c.Problem = fmt.Sprintf("%d requests an hour are more than requests_per_hour: %d, less some for statuses: ask less often (polling_interval)", c.RequestsPerHour, c.Limit)
-		}
-	}
 }
 
 // gitCost is what it costs to ask repositories one by one over Git.

@@ -23,7 +23,8 @@ const (
 	githubFew   = 4   // repositories from which on a query is worth its point
 	githubBatch = 100 // repositories in a query, to begin with
 	githubMost  = 250
-	githubLeast = 5 // a smaller query that fails does so for another reason than its size
+	githubRefs  = 500 // branches in a query, asked by name
+	githubLeast = 5   // a smaller query that fails does so for another reason than its size
 )
 
 // Of the answers. GitHub gives up a query after 10 s.
@@ -171,8 +172,8 @@ func (g *gitHub) leave(r *Repository, searches int) bool {
 	return false
 }
 
-// queries divides repositories into queries that cost a point each: no more than the size of a batch, and no more searches
-// than a hundred.
+// queries divides repositories into queries that cost a point each: no more than the size of a batch, no more searches than
+// a hundred, and no more branches than GitHub answers for quickly.
 func (g *gitHub) queries(items []*item) func(func([]*item) bool) {
 	g.mu.Lock()
 	size := g.size
@@ -182,9 +183,12 @@ func (g *gitHub) queries(items []*item) func(func([]*item) bool) {
 		parts := (len(items) + size - 1) / size
 		size := (len(items) + parts - 1) / parts
 		for start := 0; start < len(items); {
-			end, searches := start, 0
-			for end < len(items) && end-start < size && (end == start || searches+items[end].searches <= connectionsPerPoint) {
-				searches += items[end].searches
+			end, searches, refs := start, 0, 0
+			for end < len(items) && end-start < size {
+				searches, refs = searches+items[end].searches, refs+len(items[end].branches)
+				if end > start && (searches > connectionsPerPoint || refs > githubRefs) {
+					break
+				}
 				end++
 			}
 			if !yield(items[start:end]) {

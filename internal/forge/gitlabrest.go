@@ -178,6 +178,9 @@ func (s *gitlabSelf) expires() time.Time {
 func (g *gitlab) self(ctx context.Context, c class) (gitlabSelf, *reply, error) {
 	var self gitlabSelf
 	r, err := g.a.call(ctx, call{class: c, path: "/personal_access_tokens/self"}, &self)
+	if at := self.expires(); err == nil && !at.IsZero() {
+		g.a.expires(at)
+	}
 	return self, r, err
 }
 
@@ -415,10 +418,7 @@ func optional(text string) *string {
 	return &text
 }
 
-// cost estimates requests of the API. What is asked over Git costs none.
-func (g *gitlab) cost(repositories []*Repository) CostOf { return gitlabCost(repositories) }
-
-// gitlabCost is cost without an account.
+// gitlabCost estimates requests of the API. What is asked over Git costs none.
 func gitlabCost(repositories []*Repository) CostOf {
 	var together []*Repository
 	c := CostOf{Kind: GitLab, Way: "ls-refs", Repositories: len(repositories), RequestsPerHour: questionsAnHour(repositories, 1)}

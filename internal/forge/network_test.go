@@ -269,6 +269,35 @@ func repository(t *testing.T, address string, kind forge.Kind) *forge.Repository
 	}
 }
 
+// Where an answer says that it goes on elsewhere, it does not go on.
+func TestNextPageStaysAtItsOrigin(t *testing.T) {
+	i := newInternet(t)
+	const home = "https://forge.example:443"
+	to := ""
+	i.serve(home, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Link", "<"+to+`>; rel="next"`)
+		fmt.Fprint(w, "[]")
+	})
+	i.serve("https://evil.example:443", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "[]") })
+	i.serve("http://forge.example:80", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "[]") })
+	network := i.network(forge.NetworkOptions{Hosts: []forge.Host{{Origin: home, CAFile: i.ca.file}, {Origin: "https://evil.example:443", CAFile: i.ca.file}}})
+	for _, to = range []string{"https://evil.example/x?page=2", "http://forge.example/x", "//evil.example/", "https://forge.example@evil.example/", ":", "https://%zz/"} {
+		for _, kind := range []forge.Kind{forge.GitHub, forge.GitLab, forge.Gitea} {
+			f := forge.New(forge.Options{Network: network})
+			r := repository(t, "https://forge.example/acme/app", kind)
+			r.Patterns[0], _ = sentry.ParsePattern("release/*")
+			f.Update([]*forge.Repository{r})
+			if a := f.Heads(t.Context(), []forge.Ask{{Repository: r}})[0]; a.Err == nil && kind == forge.GitHub {
+				t.Errorf("%s, %s: %s", kind, to, show(a))
+			}
+		}
+	}
+	if leaks := i.leaks(home); len(leaks) > 0 {
+		t.Errorf("%v have seen the token", leaks)
+	}
+}
+
 // The control: Go's own client, with the same header, goes there and takes it along.
 func TestGoClientLeaks(t *testing.T) {
 	i := newInternet(t)
@@ -494,7 +523,9 @@ func TestProxy(t *testing.T) {
 	i.serve(home, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })
 	var tunnels []string
 	var heard bytes.Buffer
+	ended := make(chan struct{}) // the one tunnel
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
 		tunnels = append(tunnels, r.Method+" "+r.Host)
 		fmt.Fprint(&heard, r.Header)
 		up, err := i.dial(r.Context(), "tcp", r.Host)
@@ -525,6 +556,7 @@ func TestProxy(t *testing.T) {
 	body, _ := io.ReadAll(resp.Body)
 	resp.Body.Close()
 	network.Close()
+	<-ended
 	if string(body) != "hello" || len(tunnels) != 1 || tunnels[0] != "CONNECT forge.example:443" || strings.Contains(heard.String(), canary) {
 		t.Errorf("%q over %v", body, tunnels)
 	}
