@@ -90,6 +90,9 @@ func newGitea(a *account) *gitea {
 	return &gitea{a: a, watches: map[*Repository]*giteaWatch{}, places: map[string]*giteaPlace{}, byID: map[int64]*giteaPlace{}}
 }
 
+// repository is the name of a repository: "owner/name".
+func (g *gitea) repository(r *Repository) string { return below(g.a.base, "/api/v1", r) }
+
 // rules: Gitea has no limits of its own.
 func (g *gitea) rules() rules { return rules{concurrency: 4} }
 
@@ -105,11 +108,11 @@ func (g *gitea) update(members []*Repository) {
 	watches, places := map[*Repository]*giteaWatch{}, map[string]*giteaPlace{}
 	g.byID = map[int64]*giteaPlace{}
 	for _, r := range members {
-		name := strings.ToLower(fullName(r))
+		name := strings.ToLower(g.repository(r))
 		p := places[name]
 		if p == nil {
 			if p = g.places[name]; p == nil {
-				p = &giteaPlace{name: fullName(r)}
+				p = &giteaPlace{name: g.repository(r)}
 			}
 			places[name] = p
 		}

@@ -257,3 +257,39 @@ func TestGiteaMoved(t *testing.T) {
 		}
 	})
 }
+
+// A Gitea below a path has its API there, and its repositories.
+func TestGiteaBelowAPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := forgetest.NewEmulatedGitea(t, forgetest.EmulatedGiteaOptions{})
+		lab.Fail(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			path, ok := strings.CutPrefix(r.URL.Path, "/gitea")
+			if !ok {
+				http.NotFound(w, r)
+				return
+			}
+			r.URL.Path, r.URL.RawPath = path, strings.TrimPrefix(r.URL.RawPath, "/gitea")
+			next.ServeHTTP(w, r)
+		})
+		r := newRig(t, lab)
+		for i := range 5 {
+			name := fmt.Sprintf("team/r%d", i)
+			lab.Repository(name, true)
+			lab.Push(name, "main")
+			one := r.configure(name, lab.URL()+"/gitea/"+name+".git")
+			one.API = lab.URL() + "/gitea/api/v1"
+		}
+		r.update()
+		r.begin()
+		commit := lab.Push("team/r3", "main")
+		time.Sleep(time.Minute)
+		for i, a := range r.ask(false) {
+			if a.Err != nil || a.Same == (i == 3) {
+				t.Errorf("%s: %s", r.all[i].Name, show(a))
+			}
+		}
+		if err := r.forges.SetStatus(t.Context(), r.all[3], forge.Status{Commit: commit, State: forge.Success, Context: "sentry/x"}); err != nil || len(lab.Statuses("team/r3", commit)) != 1 {
+			t.Errorf("a status: %v", err)
+		}
+	})
+}

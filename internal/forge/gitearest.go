@@ -21,13 +21,34 @@ const (
 	giteaBranchPages = 100 // of fifty branches, at most
 )
 
-// giteaPath is the part of the API of a repository.
-func giteaPath(r *Repository) (string, error) {
-	owner, name, err := ownerAndName(r)
+// path is the part of the API of a repository.
+func (g *gitea) path(r *Repository) (string, error) {
+	owner, name, err := g.ownerAndName(r)
 	if err != nil {
 		return "", err
 	}
 	return "/repos/" + url.PathEscape(owner) + "/" + url.PathEscape(name), nil
+}
+
+// ownerAndName takes the name of a repository apart.
+func (g *gitea) ownerAndName(r *Repository) (owner, name string, err error) {
+	owner, name, ok := strings.Cut(g.repository(r), "/")
+	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
+		return "", "", sentry.Faultf(sentry.Invalid, "%s is not the address of a repository there: it should end with /OWNER/NAME", r.Remote)
+	}
+	return owner, name, nil
+}
+
+// below is the name of a repository at a forge that may be installed below a path of its host: what of its address comes
+// after what the API begins with. ssh knows nothing of that path.
+func below(base *url.URL, api string, r *Repository) string {
+	name := fullName(r)
+	if strings.HasPrefix(r.Remote.Scheme(), "http") {
+		if root := strings.Trim(strings.TrimSuffix(base.Path, api), "/"); root != "" {
+			name = strings.TrimPrefix(name, root+"/")
+		}
+	}
+	return name
 }
 
 // giteaBranch is a branch as the API tells it.
@@ -42,7 +63,7 @@ type giteaBranch struct {
 // no validators there.
 func (g *gitea) one(ctx context.Context, r *Repository) Answer {
 	heads := map[string]string{}
-	path, err := giteaPath(r)
+	path, err := g.path(r)
 	switch {
 	case err != nil:
 	case len(r.Patterns) <= giteaPage && !slices.ContainsFunc(r.Patterns, func(p sentry.Pattern) bool { return !p.Exact() }):
@@ -125,8 +146,8 @@ type giteaRepository struct {
 }
 
 // moved reports where a repository is now, "" where it is where it was asked for. The API leads to it by a redirection.
-func (p *giteaRepository) moved(r *Repository) string {
-	if p.Name == "" || strings.EqualFold(p.Name, fullName(r)) {
+func (p *giteaRepository) moved(asked string) string {
+	if p.Name == "" || strings.EqualFold(p.Name, asked) {
 		return ""
 	}
 	return oneLine(p.Name)
@@ -140,17 +161,17 @@ func scopeError(err error) bool {
 
 // diagnose looks at the repository.
 func (g *gitea) diagnose(ctx context.Context, r *Repository) error {
-	path, err := giteaPath(r)
+	path, err := g.path(r)
 	if err != nil {
 		return err
 	}
 	var p giteaRepository
 	_, err = g.a.call(ctx, call{class: looking, path: path}, &p)
-	name := fullName(r)
+	name := g.repository(r)
 	f := sentry.AsFault(err)
 	switch {
-	case err == nil && p.moved(r) != "":
-		return sentry.Faultf(sentry.NotFound, "%s has moved to %s: write the new address into repo_url", name, p.moved(r))
+	case err == nil && p.moved(g.repository(r)) != "":
+		return sentry.Faultf(sentry.NotFound, "%s has moved to %s: write the new address into repo_url", name, p.moved(g.repository(r)))
 	case err == nil && p.HasCode != nil && !*p.HasCode:
 		return sentry.Faultf(sentry.NotFound, "%s has no code: it is switched off in its settings, or the owner of the token may not read it", name)
 	case err == nil:
@@ -170,7 +191,7 @@ func (g *gitea) diagnose(ctx context.Context, r *Repository) error {
 // access tells about the token, as far as Gitea does: what it may do shows only when it does it.
 func (g *gitea) access(ctx context.Context, r *Repository) (Access, error) {
 	var access Access
-	path, err := giteaPath(r)
+	path, err := g.path(r)
 	if err != nil {
 		return access, err
 	}
@@ -199,8 +220,8 @@ func (g *gitea) access(ctx context.Context, r *Repository) (Access, error) {
 	if l := readLimits(reply.header, time.Now()); l.known { // of a proxy, as in front of codeberg.org
 		access.Limit, access.Remaining, access.Reset = l.limit, l.remaining, l.reset
 	}
-	if to := p.moved(r); to != "" {
-		problem("%s has moved to %s: write the new address into repo_url", fullName(r), to)
+	if to := p.moved(g.repository(r)); to != "" {
+		problem("%s has moved to %s: write the new address into repo_url", g.repository(r), to)
 	}
 	// The scope is told by nobody: a status that is refused for it says so.
 	access.CanReport = !g.a.credential().anonymous() && p.Permissions.Push
@@ -214,7 +235,7 @@ var giteaStates = map[State]sdk.StatusState{
 
 // setStatus puts a status on a commit, unless the newest of that context is the same: Gitea keeps each as a row of its own.
 func (g *gitea) setStatus(ctx context.Context, r *Repository, s Status) error {
-	owner, name, err := ownerAndName(r)
+	owner, name, err := g.ownerAndName(r)
 	if err != nil {
 		return err
 	}
@@ -262,7 +283,7 @@ func (g *gitea) statusFault(ctx context.Context, r *Repository, where string, er
 	}
 	f := sentry.AsFault(err)
 	if f.Kind == sentry.Unauthorized {
-		return sentry.Faultf(sentry.Unauthorized, "cannot set a status: the token needs the scope write:repository, and its owner the right to write to %s: %w", fullName(r), f.Err)
+		return sentry.Faultf(sentry.Unauthorized, "cannot set a status: the token needs the scope write:repository, and its owner the right to write to %s: %w", g.repository(r), f.Err)
 	}
 	return err
 }

@@ -72,6 +72,9 @@ func newGitLab(a *account) *gitlab {
 	}
 }
 
+// project is the full path of a repository's project: "group/subgroup/name".
+func (g *gitlab) project(r *Repository) string { return below(g.a.base, "/api/v4", r) }
+
 // rules are those of all requests of the API, of which GitLab tells in every answer. They are counted by the minute.
 func (g *gitlab) rules() rules { return rules{window: time.Minute, concurrency: 8} }
 

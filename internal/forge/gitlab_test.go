@@ -386,3 +386,54 @@ func TestGitLabStatus(t *testing.T) {
 		}
 	})
 }
+
+// Who has no token asks about public projects together as well.
+func TestGitLabAnonymous(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := forgetest.NewGitLab(t, forgetest.GitLabOptions{})
+		r := newRig(t, lab, "-")
+		for i := range 20 {
+			r.add(fmt.Sprintf("group/r%d", i), false)
+			lab.Push(fmt.Sprintf("group/r%d", i), "main")
+		}
+		r.update()
+		for range 3 {
+			if together := r.told(r.ask(false)); together != 20 {
+				t.Errorf("%d repositories are asked together", together)
+			}
+		}
+		if n := lab.TooComplex(); n > 0 {
+			t.Errorf("%d queries were too complex", n)
+		}
+	})
+}
+
+// A GitLab below a path has its APIs there.
+func TestGitLabBelowAPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := forgetest.NewGitLab(t, forgetest.GitLabOptions{})
+		lab.Fail(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			path, ok := strings.CutPrefix(r.URL.Path, "/gitlab")
+			if !ok {
+				http.NotFound(w, r)
+				return
+			}
+			r.URL.Path, r.URL.RawPath = path, strings.TrimPrefix(r.URL.RawPath, "/gitlab")
+			next.ServeHTTP(w, r)
+		})
+		r := newRig(t, lab)
+		for i := range 5 {
+			name := fmt.Sprintf("group/r%d", i)
+			lab.Repository(name, true)
+			lab.Push(name, "main")
+			// The path of the installation is part of the path of the repository, and not of its name.
+			one := r.configure(name, lab.URL()+"/gitlab/"+name+".git")
+			one.API = lab.URL() + "/gitlab/api/v4"
+		}
+		r.update()
+		r.told(r.ask(false))
+		if together := r.told(r.ask(false)); together != 5 {
+			t.Errorf("%d repositories are asked together", together)
+		}
+	})
+}

@@ -68,7 +68,7 @@ func (g *gitlab) compose(repositories []*Repository, open []int) (q *query, rest
 	length := 200                        // what surrounds the groups
 	for _, i := range open {
 		r := repositories[i]
-		path := strings.ToLower(fullName(r))
+		path := strings.ToLower(g.project(r))
 		var branches []string
 		for _, p := range r.Patterns {
 			branches = append(branches, p.String())
@@ -103,7 +103,7 @@ func (g *gitlab) compose(repositories []*Repository, open []int) (q *query, rest
 		q.complexity = grown
 		q.repositories++
 	}
-	q.write(repositories)
+	q.write(g, repositories)
 	return q, rest
 }
 
@@ -112,18 +112,18 @@ func (g *queryGroup) length() int { return 150 + 60*len(g.branches) }
 
 // write renders the query. Everything that comes from the configuration is a variable: the text of the query holds none
 // of it.
-func (q *query) write(repositories []*Repository) {
+func (q *query) write(g *gitlab, repositories []*Repository) {
 	var head, body strings.Builder
 	refs := map[string]string{}
 	for _, group := range q.groups {
 		if q.dialect == oldest {
-			q.variables["p"+group.alias] = fullName(repositories[group.members[0]])
+			q.variables["p"+group.alias] = g.project(repositories[group.members[0]])
 			fmt.Fprintf(&head, "$p%s:ID!,", group.alias)
 			fmt.Fprintf(&body, "%s:project(fullPath:$p%s){fullPath repository{", group.alias, group.alias)
 		} else {
 			var paths []string
 			for _, i := range group.members {
-				paths = append(paths, fullName(repositories[i]))
+				paths = append(paths, g.project(repositories[i]))
 			}
 			q.variables["p"+group.alias] = paths
 			fmt.Fprintf(&head, "$p%s:[String!],", group.alias)

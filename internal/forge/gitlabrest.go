@@ -35,9 +35,9 @@ const (
 // validated is an answer that was kept with its validator: where that still holds, GitLab sends nothing but a 304.
 type validated struct{ tag, commit string }
 
-// projectPath is the part of the API of a project: slashes of its name are "%2F" (docs.gitlab.com/api/rest: "Namespaced
+// path is the part of the API of a project: slashes of its name are "%2F" (docs.gitlab.com/api/rest: "Namespaced
 // paths").
-func projectPath(r *Repository) string { return "/projects/" + url.PathEscape(fullName(r)) }
+func (g *gitlab) path(r *Repository) string { return "/projects/" + url.PathEscape(g.project(r)) }
 
 // one asks a repository over REST: one request for each branch, or for a page of all where there are patterns.
 func (g *gitlab) one(ctx context.Context, r *Repository) Answer {
@@ -76,7 +76,7 @@ func (g *gitlab) branches(ctx context.Context, r *Repository, heads map[string]s
 	next := map[string]validated{}
 	for _, p := range r.Patterns {
 		name := p.String()
-		c := call{class: asking, path: projectPath(r) + "/repository/branches/" + url.PathEscape(name)}
+		c := call{class: asking, path: g.path(r) + "/repository/branches/" + url.PathEscape(name)}
 		if v, ok := known[name]; ok {
 			c.header = http.Header{"If-None-Match": {v.tag}}
 		}
@@ -122,7 +122,7 @@ func (g *gitlab) list(ctx context.Context, r *Repository, heads map[string]strin
 	for page := 1; page <= gitlabPages; page++ {
 		query.Set("page", strconv.Itoa(page))
 		var some []gitlabBranch
-		if _, err := g.a.call(ctx, call{class: asking, path: projectPath(r) + "/repository/branches", query: query}, &some); err != nil {
+		if _, err := g.a.call(ctx, call{class: asking, path: g.path(r) + "/repository/branches", query: query}, &some); err != nil {
 			return err
 		}
 		for i := range some {
@@ -212,8 +212,8 @@ func (p *gitlabProject) level() (level int) {
 
 // moved reports where a project is now, "" where it is where it was asked for. The API leads to it by its number
 // (docs.gitlab.com/api/rest: "Redirects").
-func (p *gitlabProject) moved(r *Repository) string {
-	if p.Path == "" || strings.EqualFold(p.Path, fullName(r)) {
+func (p *gitlabProject) moved(asked string) string {
+	if p.Path == "" || strings.EqualFold(p.Path, asked) {
 		return ""
 	}
 	return oneLine(p.Path)
@@ -222,10 +222,10 @@ func (p *gitlabProject) moved(r *Repository) string {
 // diagnose looks at the project, and at the token where there is none to be seen.
 func (g *gitlab) diagnose(ctx context.Context, r *Repository) error {
 	var p gitlabProject
-	_, err := g.a.call(ctx, call{class: looking, path: projectPath(r)}, &p)
-	name := fullName(r)
+	_, err := g.a.call(ctx, call{class: looking, path: g.path(r)}, &p)
+	name := g.project(r)
 	if err == nil {
-		switch to := p.moved(r); {
+		switch to := p.moved(g.project(r)); {
 		case to != "":
 			return sentry.Faultf(sentry.NotFound, "%s has moved to %s: write the new address into repo_url", name, to)
 		case p.Repository == "disabled":
@@ -301,7 +301,7 @@ func (g *gitlab) access(ctx context.Context, r *Repository) (Access, error) {
 		}
 	}
 	var p gitlabProject
-	answer, err := g.a.call(ctx, call{class: looking, path: projectPath(r)}, &p)
+	answer, err := g.a.call(ctx, call{class: looking, path: g.path(r)}, &p)
 	if err != nil {
 		if better := g.diagnose(ctx, r); better != nil {
 			err = better
@@ -309,8 +309,8 @@ func (g *gitlab) access(ctx context.Context, r *Repository) (Access, error) {
 		return access, err
 	}
 	access.take(answer.header)
-	if to := p.moved(r); to != "" {
-		problem("%s has moved to %s: write the new address into repo_url", fullName(r), to)
+	if to := p.moved(g.project(r)); to != "" {
+		problem("%s has moved to %s: write the new address into repo_url", g.project(r), to)
 	}
 	full := self.Scopes == nil || slices.Contains(self.Scopes, "api")
 	access.CanReport = !g.a.credential().anonymous() && full && p.level() >= gitlabDeveloper
@@ -333,7 +333,7 @@ var gitlabStates = map[State]api.BuildStateValue{
 // the last one of that name has ended, and refuses to make one what it is already
 // (docs.gitlab.com/api/commits: "Set commit pipeline status").
 func (g *gitlab) setStatus(ctx context.Context, r *Repository, s Status) error {
-	where := label(g.a.base) + g.a.base.Path + projectPath(r) + "/statuses/" + s.Commit
+	where := label(g.a.base) + g.a.base.Path + g.path(r) + "/statuses/" + s.Commit
 	client, err := g.library()
 	if err != nil {
 		return sentry.Faultf(sentry.Invalid, "cannot use the API of GitLab: %w", err)
@@ -346,7 +346,7 @@ func (g *gitlab) setStatus(ctx context.Context, r *Repository, s Status) error {
 	if utf8.RuneCountInString(target) > gitlabWords {
 		target = "" // it would lead nowhere when it is cut
 	}
-	list, resp, err := client.Commits.GetCommitStatuses(fullName(r), s.Commit, &api.GetCommitStatusesOptions{Ref: optional(s.Branch), Name: &s.Context}, api.WithContext(ctx))
+	list, resp, err := client.Commits.GetCommitStatuses(g.project(r), s.Commit, &api.GetCommitStatusesOptions{Ref: optional(s.Branch), Name: &s.Context}, api.WithContext(ctx))
 	if err != nil {
 		return g.statusFault(ctx, r, where, err, resp)
 	}
@@ -359,7 +359,7 @@ func (g *gitlab) setStatus(ctx context.Context, r *Repository, s Status) error {
 	if latest != nil && latest.Status == string(state) && latest.Description == description && latest.TargetURL == target {
 		return nil
 	}
-	_, resp, err = client.Commits.SetCommitStatus(fullName(r), s.Commit, &api.SetCommitStatusOptions{
+	_, resp, err = client.Commits.SetCommitStatus(g.project(r), s.Commit, &api.SetCommitStatusOptions{
 		State: state, Ref: optional(s.Branch), Name: &s.Context, Description: optional(description), TargetURL: optional(target),
 	}, api.WithContext(ctx))
 	var refused *api.ErrorResponse
@@ -386,7 +386,7 @@ func (g *gitlab) statusFault(ctx context.Context, r *Repository, where string, e
 	f := sentry.AsFault(err)
 	switch {
 	case f.Kind == sentry.Unauthorized:
-		return sentry.Faultf(sentry.Unauthorized, "cannot set a status: the token needs the scope api, and its owner the role Developer in %s (Maintainer where the branch is protected for merging): %w", fullName(r), f.Err)
+		return sentry.Faultf(sentry.Unauthorized, "cannot set a status: the token needs the scope api, and its owner the role Developer in %s (Maintainer where the branch is protected for merging): %w", g.project(r), f.Err)
 	case answer != nil && answer.StatusCode == http.StatusMethodNotAllowed: // what is moved is only read under its old name
 		if moved := g.diagnose(ctx, r); moved != nil {
 			return moved
