@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sentry/internal/sentry"
@@ -39,6 +40,7 @@ type account struct {
 	service service  // nil where only the Git protocol is known
 	budget  *budget  // nil for Git
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
+	used    atomic.Int64 // when a request was sent last, in Unix seconds
 
 	mu      sync.Mutex // guards what follows
 	auth    Auth
@@ -94,6 +96,9 @@ func (f *Forges) open(key accountKey, base *url.URL, auth Auth) *account {
 	})
 	return a
 }
+
+// recent reports whether a request was sent so lately that what was answered can still hold.
+func (a *account) recent() bool { return time.Since(time.Unix(a.used.Load(), 0)) < 2*maxPause }
 
 // batches reports how many of its repositories are asked at once, as things are now: none together while the API does
 // not answer, or has nothing left for us.

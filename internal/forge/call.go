@@ -289,6 +289,7 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 	}
 	now := time.Now()
 	s.sent.Store(&now)
+	a.used.Store(now.Unix())
 	resp, err := s.next.RoundTrip(out)
 	if err != nil {
 		cancel()

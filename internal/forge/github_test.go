@@ -288,6 +288,32 @@ func TestGitHubSecondaryLimit(t *testing.T) {
 	}
 }
 
+// What GitHub has asked for holds after the configuration was read again, too, though nothing in it is as it was.
+func TestGitHubPauseOutlivesConfiguration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, lab := githubRig(t, forgetest.GitHubOptions{}, 50)
+		lab.Limit(r.token.Reveal(), 10*time.Minute)
+		r.right(r.ask(false), "ls-refs")
+		all := r.all
+		r.all = nil
+		r.update()
+		for _, one := range all {
+			again := *one
+			r.all = append(r.all, &again)
+		}
+		r.update()
+		spent := r.requests(func() {
+			for range 9 {
+				r.right(r.ask(false), "ls-refs")
+				time.Sleep(time.Minute)
+			}
+		})
+		if spent.API > 0 {
+			t.Errorf("it cost %+v", spent)
+		}
+	})
+}
+
 // A token that was rotated is found on the first refusal; one that is revoked is shown once a minute.
 func TestGitHubToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package forge
 
 import (
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -19,6 +20,9 @@ func (w *waiter) learn(resp *http.Response, body []byte) (wait time.Duration, li
 		b.account(w, told, now)
 	}
 	if text := resp.Header.Get("X-Poll-Interval"); text != "" {
+		if len(b.quiet) >= maxQuiet {
+			maps.DeleteFunc(b.quiet, func(_ string, until time.Time) bool { return !now.Before(until) })
+		}
 		if seconds, err := strconv.Atoi(text); err == nil && seconds > 0 && len(b.quiet) < maxQuiet {
 			b.quiet[w.path] = now.Add(min(time.Duration(seconds)*time.Second, maxPause))
 		}

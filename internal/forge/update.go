@@ -33,6 +33,16 @@ func (f *Forges) Update(repositories []*Repository) {
 			a.budget.configure(f.o.Network.host(a.origin))
 		}
 	}
+	for key, a := range f.accounts {
+		// What a forge has said to a credential holds for as long as it said, whatever is configured.
+		if accounts[key] == nil && a.budget != nil && a.recent() {
+			a.mu.Lock()
+			a.members = 0
+			a.mu.Unlock()
+			a.service.update(nil)
+			accounts[key] = a
+		}
+	}
 	f.accounts, f.places = accounts, places
 	f.assignLanes()
 }
@@ -101,14 +111,20 @@ func (f *Forges) Lane(r *Repository) Lane {
 }
 
 // account gives that of a repository, which the configuration need not have: a status may go to where the commands come
-// from. It is kept until the next Update.
+// from.
 func (f *Forges) account(r *Repository) *account {
 	if p := f.place(r); p != nil {
 		return p.account
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.accountOf(f.accounts, r)
+	a := f.accountOf(f.accounts, r)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.members == 0 {
+		a.auth = r.Auth
+	}
+	return a
 }
 
 // place gives what is known of a repository, nil where the configuration does not have it.
