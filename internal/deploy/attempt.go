@@ -141,7 +141,10 @@ func (a *attempt) clone(ctx context.Context) Outcome {
 	go func() { made <- a.tree(ctx, step) }()
 	select {
 	case outcome := <-made:
-		return outcome
+		if outcome.Status == sentry.Succeeded {
+			return outcome
+		}
+		made <- outcome // it is the end of the attempt, and what has not begun on disk cannot end there
 	case <-time.After(ready):
 	}
 	err := a.save(state)

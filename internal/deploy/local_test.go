@@ -215,6 +215,9 @@ func TestACloneIsTriedAgainWhereThatMayHelp(t *testing.T) {
 	b = newBench(t, config.Command{Run: "true"})
 	b.sources.answers = []error{sentry.Faultf(sentry.Unauthorized, "the token is refused")}
 	o := b.run(t.Context())
+	if len(b.saved) < 2 || b.saved[0].Status != sentry.Running || len(b.saved[0].Steps) != 1 || b.saved[0].Steps[0].Status != sentry.Running {
+		t.Errorf("what fails at once has not begun on disk: %+v", b.saved) // the state takes no end of what has not begun
+	}
 	if o.Status != sentry.Failed || b.sources.calls != 1 || !strings.Contains(o.Reason, "cannot clone QA repository: the token is refused") {
 		t.Errorf("%v after %d calls", o, b.sources.calls)
 	}
