@@ -33,7 +33,7 @@ type asker struct {
 type asked struct {
 	*forge.Repository
 	config  *config.Repository
-	auth    git.Auth
+	account *account
 	trouble atomic.Pointer[diagnosis] // what the last answer said; nil while it is well
 
 	// Of the question that is under way: there is one at a time. mu guards them.
@@ -64,11 +64,11 @@ func (a *asker) update(cfg *config.Config) {
 	defer a.updating.Unlock()
 	former := *a.known.Load()
 	known := make(map[string]*asked, len(cfg.Repositories))
-	keys := map[sentry.Secret]string{}
+	all := newAccounts()
 	list := make([]*forge.Repository, len(cfg.Repositories))
 	for i := range cfg.Repositories {
 		c := &cfg.Repositories[i]
-		next := a.meet(c, keys)
+		next := a.meet(c, all)
 		if old := former[c.Name]; old != nil && old.Auth.Key == next.Auth.Key && sameQuestion(&old.config.Monitor, &c.Monitor) {
 			next.Repository = old.Repository
 			next.trouble.Store(old.trouble.Load())
@@ -79,38 +79,59 @@ func (a *asker) update(cfg *config.Config) {
 	a.forges.Update(list)
 }
 
-// meet makes of a repository of the configuration what is asked. keys has the names of the tokens so far.
-func (a *asker) meet(c *config.Repository, keys map[sentry.Secret]string) *asked {
-	m := &c.Monitor
-	x := &asked{config: c, auth: deploy.GitAuth(m.Auth, a.mask), Repository: &forge.Repository{
-		Name: c.Name, Remote: m.Remote, Kind: forge.Kind(m.Type), API: m.APIURL, Patterns: m.Branches, Interval: m.Interval,
-	}}
-	x.Auth = forge.Auth{Username: m.Auth.Username, Token: x.auth.Token, Key: keyOf(c.Name, m.Auth, keys)}
-	if app := m.Auth.App; app != nil {
-		x.Auth.App = &forge.App{ID: app.ID, Installation: app.Installation, KeyFile: app.KeyFile}
-		r := x.Repository
-		x.auth.Token = func() (sentry.Secret, error) {
+// account is a way to show who asks. Repositories with the same credentials share one: there may be ten thousand of them.
+type account struct {
+	forge forge.Auth
+	git   git.Auth
+}
+
+// credentials is what tells accounts apart.
+type credentials struct {
+	username, tokenFile, sshKeyFile, knownHostsFile string
+	token                                           sentry.Secret
+	app                                             config.App
+}
+
+// accounts are those of a configuration.
+type accounts struct {
+	known map[credentials]*account
+	keys  map[sentry.Secret]string // the names of tokens
+}
+
+func newAccounts() *accounts {
+	return &accounts{map[credentials]*account{}, map[sentry.Secret]string{}}
+}
+
+// of gives the account of a repository.
+func (all *accounts) of(a *asker, c *config.Repository, r *forge.Repository) *account {
+	auth := c.Monitor.Auth
+	key := credentials{
+		username: auth.Username, tokenFile: auth.TokenFile, sshKeyFile: auth.SSHKeyFile, knownHostsFile: auth.KnownHostsFile, token: auth.Token,
+	}
+	if auth.App != nil {
+		key.app = *auth.App
+	}
+	if x := all.known[key]; x != nil {
+		return x
+	}
+	x := &account{git: deploy.GitAuth(auth, a.mask)}
+	x.forge = forge.Auth{Username: auth.Username, Token: x.git.Token, Key: keyOf(c.Name, auth, all.keys)}
+	if app := auth.App; app != nil {
+		x.forge.App = &forge.App{ID: app.ID, Installation: app.Installation, KeyFile: app.KeyFile}
+		x.git.Token = func() (sentry.Secret, error) {
 			// Who asks has a deadline of its own, and so has the forge.
 			secret, err := a.forges.Token(context.Background(), r)
 			a.mask.Add(secret)
 			return secret, err
 		}
 	}
+	all.known[key] = x
 	return x
-}
-
-// lookup gives what a repository of the configuration is asked as; nil where it is asked in another way by now.
-func (a *asker) lookup(c *config.Repository) *asked {
-	x := (*a.known.Load())[c.Name]
-	if x != nil && (x.config == c || sameQuestion(&x.config.Monitor, &c.Monitor)) {
-		return x
-	}
-	return nil
 }
 
 // keyOf names a credential without telling it. Repositories that have the same token have the same name for it: that of
 // the first of them.
-func keyOf(name string, a config.Auth, tokens map[sentry.Secret]string) string {
+func keyOf(repository string, a config.Auth, tokens map[sentry.Secret]string) string {
 	switch {
 	case a.App != nil:
 		return fmt.Sprintf("app %d, installation %d", a.App.ID, a.App.Installation)
@@ -121,10 +142,30 @@ func keyOf(name string, a config.Auth, tokens map[sentry.Secret]string) string {
 	}
 	key, known := tokens[a.Token]
 	if !known {
-		key = "token of repository " + name
+		key = "token of repository " + repository
 		tokens[a.Token] = key
 	}
 	return key
+}
+
+// meet makes of a repository of the configuration what is asked.
+func (a *asker) meet(c *config.Repository, all *accounts) *asked {
+	m := &c.Monitor
+	x := &asked{config: c, Repository: &forge.Repository{
+		Name: c.Name, Remote: m.Remote, Kind: forge.Kind(m.Type), API: m.APIURL, Patterns: m.Branches, Interval: m.Interval,
+	}}
+	x.account = all.of(a, c, x.Repository)
+	x.Auth = x.account.forge
+	return x
+}
+
+// lookup gives what a repository of the configuration is asked as; nil where it is asked in another way by now.
+func (a *asker) lookup(c *config.Repository) *asked {
+	x := (*a.known.Load())[c.Name]
+	if x != nil && (x.config == c || sameQuestion(&x.config.Monitor, &c.Monitor)) {
+		return x
+	}
+	return nil
 }
 
 // sameQuestion reports whether two configurations of a repository lead to the same question.
@@ -229,7 +270,7 @@ func (a *asker) lsRefs(ctx context.Context, r *forge.Repository) (map[string]str
 		last = 0
 	}
 	x.mu.Unlock()
-	found, now, err := a.git.HeadsSince(ctx, r.Remote, x.auth, r.Patterns, last)
+	found, now, err := a.git.HeadsSince(ctx, r.Remote, x.account.git, r.Patterns, last)
 	switch {
 	case err != nil:
 		return nil, err
@@ -272,7 +313,7 @@ func (a *asker) Revision(ctx context.Context, c *config.Repository, branch, comm
 	if a.moved != nil {
 		a.moved(sentry.Watch{Repository: c.Name, Branch: branch}, commit)
 	}
-	return a.git.Revision(ctx, x.Remote, x.auth, branch, commit)
+	return a.git.Revision(ctx, x.Remote, x.account.git, branch, commit)
 }
 
 // Explain tells why a repository is asked the way it is.

@@ -28,6 +28,7 @@ func (d *Daemon) housekeep(ctx context.Context) {
 		case <-timer.C:
 		}
 		d.prune(ctx)
+		settleHeap()
 		timer.Reset(tidiedEvery)
 	}
 }

@@ -17,10 +17,10 @@ import (
 // is asked of anybody.
 func Repositories(cfg *config.Config) []*forge.Repository {
 	a := &asker{mask: logger.NewMasker()}
-	keys := map[sentry.Secret]string{}
+	all := newAccounts()
 	list := make([]*forge.Repository, len(cfg.Repositories))
 	for i := range cfg.Repositories {
-		list[i] = a.meet(&cfg.Repositories[i], keys).Repository
+		list[i] = a.meet(&cfg.Repositories[i], all).Repository
 	}
 	return list
 }

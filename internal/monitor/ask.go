@@ -272,7 +272,7 @@ func (m *Monitor) fail(r *repository, kind sentry.FaultKind, err error, now time
 		m.sayFails(r)
 	}
 	interval := r.interval()
-	wait := retry(interval, r.failures, m.options.Rand.Float64())
+	wait := retry(interval, int(r.failures), m.options.Rand.Float64())
 	gap := min(briskFloor, interval/4)
 	if kind == sentry.Unauthorized {
 		wait, gap = max(wait, refusedGap), refusedGap

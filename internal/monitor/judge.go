@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"sentry/internal/sentry"
 )
@@ -63,8 +64,8 @@ type judgement struct {
 
 // unchanged reports whether the answer holds exactly the heads that are alive, live of them, where they were. It is what
 // nearly every answer comes to.
-func unchanged(heads []head, live int, answer map[string]string) bool {
-	if len(answer) != live {
+func unchanged(heads []head, live int32, answer map[string]string) bool {
+	if len(answer) != int(live) {
 		return false
 	}
 	for i := range heads {
@@ -156,12 +157,12 @@ func (j *judgement) welcome(e evidence, answer map[string]string) error {
 		if err != nil {
 			return sentry.Faultf(sentry.Invalid, "the answer has %s at %q: %w", branch, cut(to, 80), err)
 		}
-		// The answer may share its bytes with everything else that came with it.
-		branch, to = strings.Clone(branch), strings.Clone(to)
+		// The answer may share its bytes with everything else that came with it, and other repositories have the same names.
+		branch, to = unique.Make(branch).Value(), strings.Clone(to)
 		j.heads = append(j.heads, head{branch: branch, commit: commit})
 		j.moves = append(j.moves, move{kind: sighted, branch: branch, to: to})
 	}
-	if n := countLive(j.heads); n > e.branches {
+	if n := int(countLive(j.heads)); n > e.branches {
 		return sentry.Faultf(sentry.Invalid, "%d branches match; at most %d of one repository are watched", n, e.branches)
 	}
 	if len(j.heads) > len(e.heads) {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
+	"unique"
 
 	"sentry/internal/config"
 	"sentry/internal/logger"
@@ -198,7 +198,6 @@ func sortOut(heads []sentry.Head, patterns map[string][]sentry.Pattern) (map[str
 	for i := range heads {
 		count[heads[i].Repository]++
 	}
-	names := map[string]string{}
 	known := make(map[string][]head, len(patterns))
 	for i := range heads {
 		h := &heads[i]
@@ -209,16 +208,11 @@ func sortOut(heads []sentry.Head, patterns map[string][]sentry.Pattern) (map[str
 		if err != nil {
 			return nil, fmt.Errorf("the recorded head of %s is no commit: %w", h.Watch, err)
 		}
-		name, met := names[h.Branch]
-		if !met {
-			name = strings.Clone(h.Branch)
-			names[name] = name
-		}
 		list := known[h.Repository]
 		if list == nil {
 			list = make([]head, 0, count[h.Repository])
 		}
-		known[h.Repository] = append(list, head{name, commit, h.Deleted})
+		known[h.Repository] = append(list, head{unique.Make(h.Branch).Value(), commit, h.Deleted})
 	}
 	for _, list := range known {
 		slices.SortFunc(list, byBranch)

@@ -42,23 +42,23 @@ type repository struct {
 	doubts doubts        // what is not believed yet, or was not
 	way    string        // how it was asked last, among others
 	absent []string      // exact names that the last answer did not have, and no head tells of
-	live   int           // heads that are not deleted
 	since  time.Duration // when the oldest doubt began that stands; never where none does
+	live   int32         // heads that are not deleted
 	loaded bool          // heads holds what the store has
 	judged bool          // heads, doubts and absent follow from an answer: the same answer changes nothing
 
 	// how it goes
+	polls    uint8         // questions answered since something moved, up to cold
 	trouble  *trouble      // why the last question failed; nil where it did not
-	failures int           // in a row
 	failing  time.Duration // since when
 	asked    time.Duration // when the last question began
 	answered time.Duration // when the last one was answered
 	changed  time.Duration // when something moved; the start of the monitor where nothing has
 	notAgain time.Duration // not even a hint asks it before this moment
 	due      time.Duration // when it is to be asked at the latest, hot or not
-	polls    uint8         // questions answered since then, up to cold
+	heat     *heat         // why it is hot; nil where it is not
+	failures int32         // in a row
 
-	heat     *heat // why it is hot; nil where it is not
 	phase    phase
 	hastened bool // it is due only because it is hot, or of a hint
 	fresh    bool // the next question must ask it for itself
@@ -109,8 +109,8 @@ func find(heads []head, branch string) (int, bool) {
 	return slices.BinarySearchFunc(heads, branch, func(h head, name string) int { return strings.Compare(h.branch, name) })
 }
 
-func countLive(heads []head) int {
-	n := 0
+func countLive(heads []head) int32 {
+	n := int32(0)
 	for i := range heads {
 		if !heads[i].deleted {
 			n++

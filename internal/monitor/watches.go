@@ -95,7 +95,7 @@ func (m *Monitor) display() func(time.Duration) time.Time {
 
 func (r *repository) view() view {
 	v := view{
-		config: r.config, heads: r.heads, doubts: r.doubts, trouble: r.trouble, failures: r.failures,
+		config: r.config, heads: r.heads, doubts: r.doubts, trouble: r.trouble, failures: int(r.failures),
 		asked: r.asked, answered: r.answered, next: never,
 	}
 	if l := r.lane; v.trouble == nil && l.silent {
