@@ -506,3 +506,35 @@ func TestLanes(t *testing.T) {
 		t.Errorf("%+v", lane)
 	}
 }
+
+// What only reads is asked again where the failure may pass, a few times; what writes is left to who wants it written.
+func TestPassingFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, lab := githubRig(t, forgetest.GitHubOptions{}, 2)
+		one, failures := r.all[0], 0
+		lab.Fail(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			if failures--; failures >= 0 {
+				w.WriteHeader(http.StatusBadGateway)
+				return
+			}
+			next.ServeHTTP(w, req)
+		})
+		failures = 2
+		start := time.Now()
+		if _, err := r.forges.Access(t.Context(), one); err != nil {
+			t.Errorf("after two failures: %v", err)
+		}
+		if took := time.Since(start); took == 0 || took > 2*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		failures = 3
+		if _, err := r.forges.Access(t.Context(), one); err == nil || sentry.AsFault(err).Kind != sentry.Transient {
+			t.Errorf("after three failures: %v", err)
+		}
+		failures = 1
+		err := r.forges.SetStatus(t.Context(), one, forge.Status{Commit: lab.Head(one.Name, "main"), State: forge.Success, Context: "x"})
+		if err == nil || sentry.AsFault(err).Kind != sentry.Transient || lab.StatusRows() != 0 {
+			t.Errorf("a status: %v", err)
+		}
+	})
+}
