@@ -430,6 +430,7 @@ func (w *world) watch() *monitor.Monitor {
 		if err := <-ended; err != nil {
 			w.t.Error(err)
 		}
+		time.Sleep(time.Minute) // the forge comes to the end of answers that nobody waits for any more
 	})
 	return m
 }

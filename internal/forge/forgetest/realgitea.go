@@ -174,6 +174,13 @@ func (g *giteaServer) serve(t testing.TB, port int, front, home string) bool {
 		t.Fatalf("cannot start Gitea: %v", err)
 	}
 	t.Cleanup(func() {
+		select {
+		case <-server.ended:
+			if t.Failed() {
+				t.Logf("Gitea had ended before, with %v", server.cmd.ProcessState)
+			}
+		default:
+		}
 		server.stop(t, g.dir)
 		g.client.CloseIdleConnections()
 	})

@@ -39,8 +39,12 @@ func start(cmd *exec.Cmd) (*process, error) {
 // stop ends the server and all that it has started: what has its folder as its current one, or names it. Nothing it has on
 // disk is needed any more, so nobody is asked to end in order.
 func (p *process) stop(t testing.TB, dir string) {
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // where that fails it has ended
-	<-p.ended
+	select {
+	case <-p.ended: // its number may be another's by now
+	default:
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // where that fails it has ended
+		<-p.ended
+	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		pids := below(dir)
 		if len(pids) == 0 {
