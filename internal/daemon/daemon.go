@@ -134,9 +134,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 		// A command may have left files of another user. They are in nobody's way: workspaces have names of their own.
 		d.log.Error("cannot remove all workspaces that an earlier run left", logger.KeyError, err)
 	}
-	d.sources = d.git.NewSources(git.SourcesOptions{
-		Mirrors: filepath.Join(stateDir, "mirrors"), Spares: filepath.Join(workspaces, deploy.SparesDir),
-	})
+	d.sources = d.git.NewSources(local.SourcesOptions(filepath.Join(stateDir, "mirrors")))
 	d.onClose("QA repositories", func() error { d.sources.Close(); return nil })
 	local.Sources = d.sources
 

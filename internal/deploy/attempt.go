@@ -27,7 +27,7 @@ type attempt struct {
 	d    sentry.Deployment // as last saved, or about to be
 	save func(sentry.Deployment) error
 	now  func() time.Time
-	dir  string // the workspace: src (the clone), home, tmp, vector.json
+	dir  string // the workspace
 }
 
 // carryOut does the steps in order and stops at the first that does not succeed.
@@ -43,19 +43,9 @@ func (a *attempt) carryOut(ctx context.Context) Outcome {
 	return Outcome{sentry.Succeeded, fmt.Sprintf("%s succeeded", plural(len(a.job.Repository.Deploy.Commands), "command"))}
 }
 
-// prepare makes the private folders of the attempt and the file with the vector.
-func (a *attempt) prepare() error {
-	for _, dir := range []string{a.dir, a.home(), a.tmp(), a.logs()} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
-		}
-	}
-	return writeVector(a.vectorFile(), a.job.Rollout)
-}
-
-func (a *attempt) source() string     { return filepath.Join(a.dir, "src") }
-func (a *attempt) home() string       { return filepath.Join(a.dir, "home") }
-func (a *attempt) tmp() string        { return filepath.Join(a.dir, "tmp") }
+func (a *attempt) source() string     { return filepath.Join(a.dir, treeDir) }
+func (a *attempt) home() string       { return filepath.Join(a.dir, homeDir) }
+func (a *attempt) tmp() string        { return filepath.Join(a.dir, tmpDir) }
 func (a *attempt) vectorFile() string { return filepath.Join(a.dir, "vector.json") }
 
 // logs is LogsDir/ROLLOUT/REPOSITORY, or REPOSITORY@ORDINAL where the rollout has several deployments of it.
@@ -141,7 +131,7 @@ func (a *attempt) clone(ctx context.Context) Outcome {
 	go func() { made <- a.tree(ctx, step) }()
 	select {
 	case outcome := <-made:
-		if outcome.Status == sentry.Succeeded {
+		if outcome.Status == sentry.Succeeded && len(a.job.Repository.Deploy.Commands) > 0 {
 			return outcome
 		}
 		made <- outcome // it is the end of the attempt, and what has not begun on disk cannot end there
@@ -155,10 +145,12 @@ func (a *attempt) clone(ctx context.Context) Outcome {
 	return outcome
 }
 
-// tree makes the workspace, and the tree in it.
+// tree makes the workspace with the tree, and the file with the vector beside that.
 func (a *attempt) tree(ctx context.Context, step *sentry.Step) Outcome {
-	if err := a.prepare(); err != nil {
-		return a.end(step, Outcome{sentry.Failed, fmt.Sprintf("cannot make a workspace: %v", err)})
+	for _, dir := range []string{a.Root, a.logs()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return a.end(step, Outcome{sentry.Failed, fmt.Sprintf("cannot make a workspace: %v", err)})
+		}
 	}
 	deploy := a.job.Repository.Deploy
 	limit, cancel := withLimit(ctx, a.job.Global.Timeout)
@@ -183,6 +175,9 @@ func (a *attempt) tree(ctx context.Context, step *sentry.Step) Outcome {
 		fmt.Fprintf(progress, "%v\n", err)
 		return a.end(step, Outcome{sentry.Failed, fmt.Sprintf("cannot clone QA repository: %v", err)})
 	}
+	if err := writeVector(a.vectorFile(), a.job.Rollout); err != nil {
+		return a.end(step, Outcome{sentry.Failed, fmt.Sprintf("cannot make a workspace: %v", err)})
+	}
 	a.d.Source = &sentry.Source{URL: deploy.Remote.String(), Branch: deploy.Branch, Commit: commit}
 	fmt.Fprintf(progress, "%s is %s at branch %s\n", deploy.Remote, commit, deploy.Branch)
 	return a.end(step, Outcome{sentry.Succeeded, "QA repository at " + sentry.ShortCommit(commit)})
@@ -195,7 +190,7 @@ func (a *attempt) cloneWithRetries(ctx context.Context, step *sentry.Step, progr
 	want := a.want(a.job.Repository, a.job.Since)
 	pause := time.Second
 	for {
-		commit, err := a.Sources.Workspace(ctx, want, a.source(), progress)
+		commit, err := a.Sources.Workspace(ctx, want, a.dir, progress)
 		if err == nil || ctx.Err() != nil || step.Tries == cloneTries {
 			return commit, err
 		}

@@ -46,8 +46,6 @@ var (
 	errDeadline = errors.New("global_timeout is over")
 	errShutdown = errors.New("sentry is stopping")
 	errLost     = errors.New("the state can no longer be saved")
-	// errUnclaimed ends what began beside a claim that failed.
-	errUnclaimed = errors.New("the rollout could not be claimed")
 )
 
 // canceledError is the cause when a person cancels.

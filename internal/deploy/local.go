@@ -18,7 +18,7 @@ import (
 	"sentry/internal/sentry"
 )
 
-// Workspaces makes ready trees of QA repositories. *git.Sources is one.
+// Workspaces makes workspaces with ready trees of QA repositories. *git.Sources with Local.SourcesOptions is one.
 type Workspaces interface {
 	Ask(w git.Want)
 	Workspace(ctx context.Context, w git.Want, dir string, progress io.Writer) (commit string, err error)
@@ -137,6 +137,18 @@ func (l *Local) Sweep() error {
 
 // SparesDir is the folder below Root that belongs to git.Sources.
 const SparesDir = "spares"
+
+// What is in a workspace, beside the file with the vector: the tree of the QA repository, HOME and TMPDIR of the commands.
+const (
+	treeDir = "src"
+	homeDir = "home"
+	tmpDir  = "tmp"
+)
+
+// SourcesOptions are those of the git.Sources that makes the workspaces.
+func (l *Local) SourcesOptions(mirrors string) git.SourcesOptions {
+	return git.SourcesOptions{Mirrors: mirrors, Spares: filepath.Join(l.Root, SparesDir), Tree: treeDir, Beside: []string{homeDir, tmpDir}}
+}
 
 // GitAuth gives credentials in the form in which git wants them: asked for at each use, so that a rotated token is
 // found without a restart, and hidden from output from then on.

@@ -36,7 +36,12 @@ func (s *trees) Workspace(_ context.Context, w git.Want, dir string, _ io.Writer
 	if len(s.answers) >= s.calls && s.answers[s.calls-1] != nil {
 		return "", s.answers[s.calls-1]
 	}
-	return commit("9a"), os.Mkdir(dir, 0o700)
+	for _, folder := range []string{treeDir, homeDir, tmpDir} {
+		if err := os.MkdirAll(filepath.Join(dir, folder), 0o700); err != nil {
+			return "", err
+		}
+	}
+	return commit("9a"), nil
 }
 
 // bench is a Local with real commands, and what it saved.

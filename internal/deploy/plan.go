@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"sentry/internal/config"
 	"sentry/internal/sentry"
@@ -59,12 +58,13 @@ func Plan(f Facts) store.Plan {
 	return plan
 }
 
-// planned is a rollout as it will be once it is claimed with a plan.
-func planned(r sentry.Rollout, p store.Plan, now time.Time) sentry.Rollout {
-	r.Status, r.Reason = sentry.Running, p.Reason
-	r.Policy, r.Vector, r.Deployments = &p.Policy, p.Vector, slices.Clone(p.Deployments)
-	r.Attempt, r.StartedAt = 1, now
-	return r
+// movedOut reports whether everything that a rollout is for belongs to other groups by now.
+func movedOut(cfg *config.Config, r sentry.Rollout) bool {
+	t := r.Trigger
+	return len(t.Changes) > 0 && !t.Whole && len(t.Repositories) == 0 && len(t.Watches) == 0 && !slices.ContainsFunc(t.Changes, func(c sentry.Change) bool {
+		repo, ok := cfg.Repository(c.Repository)
+		return !ok || repo.Group == r.Group || !watches(repo, c.Branch)
+	})
 }
 
 type planner struct {

@@ -39,8 +39,7 @@ func (s *Service) recoverOne(ctx context.Context, old sentry.Rollout) error {
 		return err
 	}
 	s.log.Warn("rollout begins again", logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID, logger.KeyAttempt, rollout.Attempt)
-	claimed := func() (sentry.Rollout, error) { return rollout, nil }
-	s.launch(work, a, &run{service: s, config: cfg, rollout: rollout, since: time.Now(), claim: claimed})
+	s.launch(work, a, cfg, rollout, time.Now())
 	return nil
 }
 

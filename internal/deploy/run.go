@@ -22,9 +22,7 @@ type run struct {
 	done    chan ended
 	running map[string]bool // repositories that have a deployment running: never two of one
 	since   time.Time       // when that happened which lets the next deployments begin
-	// claim waits until the rollout is ours on disk. Nothing is saved before. It may be called by everybody, and again.
-	claim   func() (sentry.Rollout, error)
-	failure string // the first failure, when no further deployment may begin because of it
+	failure string          // the first failure, when no further deployment may begin because of it
 }
 
 // ended is what a deployment's goroutine tells the loop.
@@ -35,8 +33,7 @@ type ended struct {
 }
 
 // carryOut runs what is not terminal yet of the rollout and saves its verdict. It returns an error only where the
-// state could not be saved; then the rollout stays as it is on disk, for the next start. Where the rollout could not be
-// claimed that is errUnclaimed.
+// state could not be saved; then the rollout stays as it is on disk, for the next start.
 func (r *run) carryOut(ctx context.Context) error {
 	policy := *r.rollout.Policy
 	if policy.Timeout > 0 {
@@ -82,9 +79,6 @@ func (r *run) carryOut(ctx context.Context) error {
 			abort(errLost)
 		}
 		r.note(e.deployment)
-	}
-	if _, err := r.claim(); err != nil {
-		return errUnclaimed
 	}
 	if lost != nil {
 		return lost
@@ -196,9 +190,6 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 	}
 	var lost error // what could not be saved is not forgotten because something later could
 	save := func(current sentry.Deployment) error {
-		if _, err := r.claim(); err != nil {
-			return errUnclaimed
-		}
 		saving := d
 		saving.Source, saving.Steps, saving.PipelineRuns = current.Source, current.Steps, current.PipelineRuns
 		err := s.persist(ctx, func(ctx context.Context) error { return s.store.SaveDeployment(ctx, saving) })
@@ -208,9 +199,6 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 
 	was, outcome := r.attempt(ctx, as, d, since, save)
 	d.Source, d.Steps, d.PipelineRuns = was.Source, was.Steps, was.PipelineRuns
-	if _, err := r.claim(); err != nil {
-		return ended{index, d, errUnclaimed}
-	}
 	if outcome.Status == sentry.Interrupted && r.rollout.Policy.OnInterrupt == sentry.Retry {
 		// Nobody knows how it would have ended: it keeps running on disk, and the next start begins it again.
 		d.Reason = outcome.Reason + "; it begins again when Sentry does"

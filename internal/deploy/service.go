@@ -171,9 +171,10 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 		if s.busy(group, cfg.Members(group)) || (s.groups != nil && !s.groups[group]) {
 			continue
 		}
-		// A group that is not configured any more does not roll out: it only hands its changes over, paused or not.
+		// What does not roll out, but only hands its changes over, does so paused or not: a group that is not configured
+		// any more, and what was for repositories that are in other groups by now.
 		_, configured := cfg.Group(group)
-		if _, is := paused[group]; is && configured {
+		if _, is := paused[group]; is && configured && !movedOut(cfg, w.Rollout) {
 			continue
 		}
 		if g, ok := cfg.Group(group); ok && !w.Urgent {
@@ -182,7 +183,7 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 				continue
 			}
 		}
-		switch err := s.begin(ctx, cfg, w, look, !known); {
+		switch err := s.begin(ctx, cfg, w, s.since(w, look, !known)); {
 		case errors.Is(err, store.ErrStale), errors.Is(err, store.ErrFinal):
 			next = 1 // a change joined meanwhile, or somebody canceled it: look again
 		case errors.Is(err, store.ErrBusy):
@@ -199,10 +200,8 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 	return next, nil
 }
 
-// begin plans and claims one rollout and lets it run. At the first look at it the run begins beside the claim: what it
-// does before its first save is to make ready what it needs, and the first save comes after the claim. Where the claim
-// fails nothing has happened, but some work was in vain; so the second time it is claimed first.
-func (s *Service) begin(ctx context.Context, cfg *config.Config, w store.Waiting, look time.Time, first bool) error {
+// begin plans and claims one rollout and lets it run. What it is made of may have been asked for since.
+func (s *Service) begin(ctx context.Context, cfg *config.Config, w store.Waiting, since time.Time) error {
 	group := w.Rollout.Group
 	var names []string
 	for _, m := range cfg.Members(group) {
@@ -220,33 +219,23 @@ func (s *Service) begin(ctx context.Context, cfg *config.Config, w store.Waiting
 		return err
 	}
 	plan := Plan(Facts{Config: cfg, Rollout: w.Rollout, Heads: heads, Later: later})
-	since := s.since(w, look, first)
 	s.expect(cfg, plan, since)
 	work, a := s.enlist(group, w.Rollout.ID, plan.Deployments)
-	claim := sync.OnceValues(func() (sentry.Rollout, error) { return s.store.Claim(ctx, w.Rollout.ID, w.Version, plan) })
-	r := &run{service: s, config: cfg, rollout: planned(w.Rollout, plan, s.now()), since: since, claim: claim}
-	early := first && len(plan.Deployments) > 0
-	if early {
-		s.launch(work, a, r)
-	}
-	claimed, err := claim()
-	switch {
-	case err != nil && early:
-		a.cancel(errUnclaimed) // it dismisses itself
-	case err != nil:
+	claimed, err := s.store.Claim(ctx, w.Rollout.ID, w.Version, plan)
+	if err != nil {
 		s.dismiss(group, a)
+		return err
+	}
 	// From here the rollout is ours on disk. A crash leaves it running under a dead owner, and recovery takes it over.
-	case claimed.Status.Terminal():
+	if claimed.Status.Terminal() {
 		s.dismiss(group, a)
 		s.log.Info("rollout ended", logger.KeyGroup, group, logger.KeyRollout, claimed.ID, "status", claimed.Status, "reason", claimed.Reason)
 		s.Wake()
-	default:
-		s.log.Info("rollout begins", logger.KeyGroup, group, logger.KeyRollout, claimed.ID, "deployments", len(claimed.Deployments), "trigger", w.Rollout.Trigger.Summary())
-		if !early {
-			s.launch(work, a, r)
-		}
+		return nil
 	}
-	return err
+	s.log.Info("rollout begins", logger.KeyGroup, group, logger.KeyRollout, claimed.ID, "deployments", len(claimed.Deployments), "trigger", w.Rollout.Trigger.Summary())
+	s.launch(work, a, cfg, claimed, since)
+	return nil
 }
 
 // enlist makes it known that a rollout is about to be carried out, and gives the context for that. It is not the
@@ -272,19 +261,19 @@ func (s *Service) dismiss(group string, a *active) {
 	s.ended = time.Now()
 }
 
-// launch carries a rollout out in the background.
-func (s *Service) launch(ctx context.Context, a *active, r *run) {
-	group, id, began := r.rollout.Group, r.rollout.ID, r.rollout.StartedAt
+// launch carries a rollout that is ours out in the background.
+func (s *Service) launch(ctx context.Context, a *active, cfg *config.Config, rollout sentry.Rollout, since time.Time) {
 	s.runs.Go(func() {
+		r := &run{service: s, config: cfg, rollout: rollout, since: since}
 		err := r.carryOut(ctx)
 		if err == nil && r.rollout.Status.Terminal() {
-			log := s.log.With(logger.KeyGroup, group, logger.KeyRollout, id)
-			s.logEnd(log, "rollout", r.rollout.Status, r.rollout.Reason, s.now().Sub(began))
+			log := s.log.With(logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID)
+			s.logEnd(log, "rollout", r.rollout.Status, r.rollout.Reason, s.now().Sub(rollout.StartedAt))
 		}
-		s.dismiss(group, a)
-		if err != nil && !errors.Is(err, errUnclaimed) {
+		s.dismiss(rollout.Group, a)
+		if err != nil {
 			select {
-			case s.fatal <- fmt.Errorf("rollout %s: %w", id, err):
+			case s.fatal <- fmt.Errorf("rollout %s: %w", rollout.ID, err):
 			default:
 			}
 		}

@@ -2,9 +2,7 @@ package deploy
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,22 +13,17 @@ import (
 	"sentry/internal/store"
 )
 
-// hooked does something right before a claim reaches the store, and something with what comes of it.
+// hooked does something right before a claim reaches the store; its error is that of the claim.
 type hooked struct {
 	*store.Store
 	before func(id string) error
-	after  func(claimed sentry.Rollout, p store.Plan)
 }
 
 func (h *hooked) Claim(ctx context.Context, id string, version int64, p store.Plan) (sentry.Rollout, error) {
 	if err := h.before(id); err != nil {
 		return sentry.Rollout{}, err
 	}
-	claimed, err := h.Store.Claim(ctx, id, version, p)
-	if h.after != nil && err == nil {
-		h.after(claimed, p)
-	}
-	return claimed, err
+	return h.Store.Claim(ctx, id, version, p)
 }
 
 func observe(t *testing.T, st *store.Store, group, repository, short string, deploy bool) {
@@ -69,7 +62,7 @@ func TestACancellationBeforeTheClaimHarmsNobody(t *testing.T) {
 	})
 }
 
-// What begins beside a claim that fails does nothing that matters, and begins again once it is claimed.
+// A claim that fails harms nobody: what waited waits, or is over, and is looked at again.
 func TestAClaimThatFails(t *testing.T) {
 	for name, fail := range map[string]func(c *clock) error{
 		"another change joins": func(c *clock) error { c.record("b", "b2"); return nil },
@@ -108,36 +101,6 @@ func TestAClaimThatFails(t *testing.T) {
 			})
 		})
 	}
-}
-
-// What runs beside its claim takes itself for what it is once it is claimed.
-func TestPlannedIsWhatIsClaimed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newClock(t, config.Group{Policy: sentry.Policy{MaxParallel: 9, Scope: sentry.ScopeGroup}})
-		compared := false
-		c.service.store = &hooked{Store: c.st, before: func(string) error { return nil }, after: func(claimed sentry.Rollout, p store.Plan) {
-			compared = true
-			pending, err := c.st.Rollout(t.Context(), claimed.ID)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pending.Status, pending.Policy, pending.Deployments, pending.Attempt = sentry.Pending, nil, nil, 0
-			want, _ := json.Marshal(claimed)
-			got, _ := json.Marshal(planned(pending, p, claimed.StartedAt))
-			if none := strings.NewReplacer(`"steps":null`, `"steps":[]`, `"pipeline_runs":null`, `"pipeline_runs":[]`); none.Replace(string(got)) != string(want) {
-				t.Errorf("it runs as\n%s\nand was claimed as\n%s", got, want)
-			}
-		}}
-		c.record("a", "a2")
-		c.request()
-		if _, err := c.service.Once(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		c.service.Wait()
-		if !compared {
-			t.Error("nothing was claimed")
-		}
-	})
 }
 
 func TestARepositoryThatMovedWaitsForItsOldGroup(t *testing.T) {
@@ -195,6 +158,60 @@ func TestAGroupThatIsGoneHandsItsChangesOverThoughPaused(t *testing.T) {
 			t.Error("the change stayed behind in a group that does not exist")
 		}
 	})
+}
+
+func TestAPausedGroupHandsOverWhatMovedOut(t *testing.T) {
+	for name, test := range map[string]struct {
+		group    string // where a is by now
+		branches []string
+		also     func(t *testing.T, st *store.Store)
+		want     bool // it is rolled out although its old group is paused
+	}{
+		"moved":                       {group: "h", branches: []string{"main"}, want: true},
+		"not moved":                   {group: "g", branches: []string{"main"}},
+		"moved, with another branch":  {group: "h", branches: []string{"other"}},
+		"moved, and b waits as well":  {group: "h", branches: []string{"main"}, also: func(t *testing.T, st *store.Store) { observe(t, st, "g", "b", "b1", true) }},
+		"moved, and a person waits":   {group: "h", branches: []string{"main"}, also: func(t *testing.T, st *store.Store) { request(t, st, store.Request{Whole: true}) }},
+		"moved, and somebody wants b": {group: "h", branches: []string{"main"}, also: func(t *testing.T, st *store.Store) { request(t, st, store.Request{Repositories: []string{"b"}}) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st := openMemory(t)
+				policy := sentry.Policy{MaxParallel: 1, Scope: sentry.ScopeChanged}
+				cfg := &config.Config{
+					Groups:       []config.Group{{Name: "g", Policy: policy}, {Name: "h", Policy: policy}},
+					Repositories: []config.Repository{member(t, "a", test.group, test.branches...), member(t, "b", "g", "main")},
+				}
+				if err := st.Pause(t.Context(), "g", "somebody", ""); err != nil {
+					t.Fatal(err)
+				}
+				observe(t, st, "g", "a", "a1", true)
+				if test.also != nil {
+					test.also(t, st)
+				}
+				script := &scripted{began: time.Now(), starts: map[sentry.Watch]time.Duration{}}
+				s := New(Options{Store: st, Executor: script, Config: func() *config.Config { return cfg }, Log: slog.New(slog.DiscardHandler)})
+				for range 3 {
+					if _, err := s.Once(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					s.Wait()
+				}
+				_, a := script.starts[sentry.Watch{Repository: "a", Branch: "main"}]
+				if _, b := script.starts[sentry.Watch{Repository: "b", Branch: "main"}]; a != test.want || b {
+					t.Errorf("a was rolled out: %v, want %v; b: %v", a, test.want, b)
+				}
+			})
+		})
+	}
+}
+
+func request(t *testing.T, st *store.Store, r store.Request) {
+	t.Helper()
+	r.Group, r.By = "g", "somebody"
+	if _, _, err := st.Request(t.Context(), r); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestLateIsNotSuccess(t *testing.T) {

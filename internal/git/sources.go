@@ -26,9 +26,13 @@ const (
 type SourcesOptions struct {
 	// Mirrors is the folder of the mirrors. It survives; nothing but Sentry needs to read it.
 	Mirrors string
-	// Spares is the folder of the trees made ahead. It should be on the file system on which trees are wanted: then
-	// handing one over is a rename. Whatever is in it at the start is removed.
+	// Spares is the folder of the workspaces made ahead. It should be on the file system on which workspaces are wanted:
+	// then handing one over is a rename. Whatever is in it at the start is removed.
 	Spares string
+	// Tree is the folder of a workspace in which its tree is, and Beside are folders that it has besides, empty at first.
+	// Where Tree is "" the workspace is the tree, and nothing can be beside it.
+	Tree   string
+	Beside []string
 	// MaxSpares bounds the spares of one branch of one repository, MaxSparesTotal those of all, MaxSpareBytes their sum on
 	// disk. A branch has one spare to begin with, and one more each time that there was none when one was wanted.
 	MaxSpares      int
@@ -133,9 +137,9 @@ func since(w Want) time.Time {
 	return w.Since
 }
 
-// Workspace makes a ready tree of what a branch is, as the server says when it is asked at Want.Since or later, whatever
-// is known. It gives the commit that HEAD of the tree is. dir must not exist; its parent must. progress gets a line now
-// and then, and what git says. An error of the server is a *sentry.Fault; afterwards dir does not exist.
+// Workspace makes a workspace with a ready tree of what a branch is, as the server says when it is asked at Want.Since or
+// later, whatever is known. It gives the commit that HEAD of the tree is. dir must not exist; its parent must. progress
+// gets a line now and then, and what git says. An error of the server is a *sentry.Fault; afterwards dir does not exist.
 //
 // The tree has a repository of its own, without credentials and hooks, with the last Depth commits. Submodules are empty
 // folders, and files that LFS keeps elsewhere are their pointers.
@@ -159,8 +163,8 @@ func (s *Sources) Workspace(ctx context.Context, w Want, dir string, progress io
 	return commit, nil
 }
 
-// place puts a tree of a commit, or of a newer one, at dir: a spare, a spare of an earlier commit that is brought up to
-// date, or a new tree.
+// place puts a workspace with a commit, or a newer one, at dir: a spare, a spare of an earlier commit that is brought up
+// to date, or a new one.
 func (s *Sources) place(ctx context.Context, src source, a Auth, commit, dir string, progress io.Writer) (string, error) {
 	if one, ok := s.shelves.take(src, commit); ok {
 		err := os.Rename(one.dir, dir)
@@ -177,6 +181,9 @@ func (s *Sources) place(ctx context.Context, src source, a Auth, commit, dir str
 		s.removeAll([]string{one.dir})
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	if err := s.furnish(dir); err != nil {
 		return "", err
 	}
 	return s.make(ctx, src, a, commit, spare{dir: dir}, progress)
@@ -206,8 +213,8 @@ func (s *Sources) head(ctx context.Context, src source, a Auth) (string, error) 
 	return commit, nil
 }
 
-// make brings a commit and plants its tree where there is an empty folder, or a tree of another commit in which nobody
-// has worked. Where the mirror turns out to be damaged, it is fetched anew, once.
+// make brings a commit and plants its tree in a workspace that has none, or one of another commit in which nobody has
+// worked. Where the mirror turns out to be damaged, it is fetched anew, once.
 func (s *Sources) make(ctx context.Context, src source, a Auth, commit string, at spare, progress io.Writer) (string, error) {
 	m := s.mirror(src.remote, len(commit) == 64)
 	for again := false; ; again = true {
@@ -220,16 +227,30 @@ func (s *Sources) make(ctx context.Context, src source, a Auth, commit string, a
 		if err := m.discardLife(ctx, life); err != nil {
 			return "", err
 		}
-		if err := at.clear(); err != nil {
+		if err := s.clear(&at); err != nil {
 			return "", err
 		}
 	}
 }
 
-// clear makes it an empty folder.
-func (one *spare) clear() error {
+// furnish makes the folders of a workspace.
+func (s *Sources) furnish(dir string) error {
+	if s.o.Tree == "" {
+		return nil
+	}
+	for _, folder := range append([]string{s.o.Tree}, s.o.Beside...) {
+		if err := os.Mkdir(filepath.Join(dir, folder), 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clear takes away what there is of a tree.
+func (s *Sources) clear(one *spare) error {
 	one.commit = ""
-	return errors.Join(RemoveTree(one.dir), os.Mkdir(one.dir, 0o700))
+	tree := filepath.Join(one.dir, s.o.Tree)
+	return errors.Join(RemoveTree(tree), os.Mkdir(tree, 0o700))
 }
 
 func (s *Sources) tryMake(ctx context.Context, m *mirror, src source, a Auth, commit string, at spare, progress io.Writer) (string, error) {
@@ -242,11 +263,11 @@ func (s *Sources) tryMake(ctx context.Context, m *mirror, src source, a Auth, co
 	limited, cancel = s.limit(ctx)
 	defer cancel()
 	if at.commit != "" && !m.canUpdate(limited, at.commit, now) {
-		if err := at.clear(); err != nil {
+		if err := s.clear(&at); err != nil {
 			return "", err
 		}
 	}
-	if err := m.plant(limited, at.dir, src.branch, now); err != nil {
+	if err := m.plant(limited, filepath.Join(at.dir, s.o.Tree), src.branch, now); err != nil {
 		return "", fmt.Errorf("cannot check out %s at %s: %w", src, sentry.ShortCommit(now), err)
 	}
 	return now, nil

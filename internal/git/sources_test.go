@@ -79,6 +79,46 @@ func TestWorkspace(t *testing.T) {
 	}
 }
 
+// A workspace can be more than its tree: also when it was made ahead, and when its tree is brought up to date.
+func TestWorkspaceWithFolders(t *testing.T) {
+	b := newBench(t, Options{})
+	b.sources.Close()
+	o := b.folders()
+	o.Tree, o.Beside = "src", []string{"home", "tmp"}
+	b.sources = b.git.NewSources(o)
+	repo := b.server.Repo(t, "qa.git")
+	look := func(commit string) {
+		t.Helper()
+		dir := b.nextDir()
+		got, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, dir, nil)
+		if err != nil || got != commit {
+			t.Fatal(got, err)
+		}
+		b.check(filepath.Join(dir, "src"), "main", commit)
+		if got := strings.Join(entries(t, dir), " "); got != "home src tmp" || len(entries(t, filepath.Join(dir, "home")))+len(entries(t, filepath.Join(dir, "tmp"))) > 0 {
+			t.Errorf("the workspace has %s", got)
+		}
+		for _, folder := range []string{"", "home", "src", "tmp"} {
+			if info, err := os.Stat(filepath.Join(dir, folder)); err != nil || info.Mode().Perm() != 0o700 {
+				t.Errorf("folder %q: %v %v", folder, info.Mode(), err)
+			}
+		}
+	}
+	commit := repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	look(commit)
+	b.spares(repo.URL, "main", commit, 1)
+	look(commit)
+	b.spares(repo.URL, "main", commit, 1)
+	commit = repo.Commit(t, "main", map[string]string{"a": "2"}, "second")
+	look(commit)
+	b.spares(repo.URL, "main", commit, 1)
+	commit = repo.Commit(t, "main", map[string]string{".gitattributes": "* text eol=crlf\n"}, "third") // made anew
+	look(commit)
+	if log := b.log.String(); log != "" {
+		t.Errorf("logged: %s", log)
+	}
+}
+
 func TestTreesAreCopies(t *testing.T) {
 	b := newBench(t, Options{})
 	repo := b.server.Repo(t, "qa.git")

@@ -2,6 +2,7 @@ package git
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"slices"
@@ -13,7 +14,7 @@ import (
 // the machine to themselves; and several trees are often wanted one after the other.
 const restTime = 100 * time.Millisecond
 
-// shelves hold the spares: trees that are ready and that nobody has worked in.
+// shelves hold the spares: workspaces that are ready and that nobody has worked in.
 type shelves struct {
 	o    SourcesOptions
 	wake chan struct{} // has one place: there is an order
@@ -35,8 +36,8 @@ type shelf struct {
 }
 
 type spare struct {
-	dir    string
-	commit string // "" for an empty folder
+	dir    string // of the workspace
+	commit string // of its tree; "" while it is empty
 	bytes  int64
 }
 
@@ -265,10 +266,16 @@ func (s *Sources) fill(ctx context.Context, o order) error {
 	return m.tidy(ctx)
 }
 
-// newSpare makes the folder of a spare.
-func (s *Sources) newSpare() (string, error) {
+// newSpare makes the folders of a spare.
+func (s *Sources) newSpare() (dir string, err error) {
 	if err := os.MkdirAll(s.o.Spares, 0o700); err != nil {
 		return "", err
 	}
-	return os.MkdirTemp(s.o.Spares, "tree-")
+	if dir, err = os.MkdirTemp(s.o.Spares, "tree-"); err != nil {
+		return "", err
+	}
+	if err := s.furnish(dir); err != nil {
+		return "", errors.Join(err, RemoveTree(dir))
+	}
+	return dir, nil
 }
