@@ -128,7 +128,7 @@ func (d *sentryd) rest(trees int) {
 // ready counts the trees that git has made ahead, to the end.
 func (d *sentryd) ready() int {
 	trees, _ := filepath.Glob(filepath.Join(d.state, "workspaces", "spares", "*"))
-	whole, _ := filepath.Glob(filepath.Join(d.state, "workspaces", "spares", "*", ".git", "index"))
+	whole, _ := filepath.Glob(filepath.Join(d.state, "workspaces", "spares", "*", "src", ".git", "index"))
 	if len(whole) != len(trees) {
 		return 0
 	}

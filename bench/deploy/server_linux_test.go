@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sentry/bench/internal/child"
 	"sentry/internal/git/gitserve"
@@ -19,11 +20,17 @@ func TestMain(m *testing.M) {
 	child.Main(m, map[string]child.Role{"git server": gitServer})
 }
 
-// traffic is what a repository was asked, and how many bytes of answers that took.
-type traffic struct{ Requests, Bytes int64 }
+// traffic is what a repository was asked, how many bytes of answers that took, and when the last request came and was
+// answered.
+type traffic struct {
+	Requests, Bytes int64
+	Asked, Answered time.Time
+}
 
 func (t traffic) minus(before traffic) traffic {
-	return traffic{t.Requests - before.Requests, t.Bytes - before.Bytes}
+	t.Requests -= before.Requests
+	t.Bytes -= before.Bytes
+	return t
 }
 
 // gitServer serves the repositories of a folder, its argument, in a process of its own. It writes its URL, and answers the
@@ -67,11 +74,13 @@ func (c *counting) of(repository string) traffic {
 func (c *counting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	repository, _, _ := strings.Cut(r.URL.Path[1:], "/")
 	body := &counter{ResponseWriter: w}
+	asked := time.Now()
 	c.next.ServeHTTP(body, r)
+	answered := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := c.traffic[repository]
-	c.traffic[repository] = traffic{t.Requests + 1, t.Bytes + body.n}
+	c.traffic[repository] = traffic{t.Requests + 1, t.Bytes + body.n, asked, answered}
 }
 
 type counter struct {
