@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"testing"
 	"text/template"
 	"time"
@@ -123,8 +122,7 @@ func freePort(t testing.TB) int {
 // giteaHome is where Gitea was built to.
 func giteaHome(t testing.TB) string {
 	t.Helper()
-	_, file, _, _ := runtime.Caller(0)
-	home := filepath.Join(filepath.Dir(file), "..", "..", "..", ".cache", "gitea", "current")
+	home := filepath.Join(projectRoot(t), ".cache", "gitea", "current")
 	if _, err := os.Stat(filepath.Join(home, "gitea")); err != nil {
 		if os.Getenv("SENTRY_NEED_GITEA") != "" {
 			t.Fatalf("there is no Gitea: %v; `make gitea` builds it", err)
@@ -135,6 +133,25 @@ func giteaHome(t testing.TB) string {
 		t.Fatalf("Gitea's templates are gone: %v; `make gitea` brings them back", err)
 	}
 	return home
+}
+
+// projectRoot is the folder above the test's in which what builds Gitea is.
+func projectRoot(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "components", "gitea", "build")); err == nil {
+			return dir
+		}
+		above := filepath.Dir(dir)
+		if above == dir {
+			t.Fatal("this test runs outside of the project")
+		}
+		dir = above
+	}
 }
 
 func (g *giteaServer) ini() string     { return filepath.Join(g.dir, "app.ini") }
