@@ -183,15 +183,6 @@ type Step struct {
 	Dropped    int64     `json:"dropped"`       // of these, how many were not kept
 }
 
-// PipelineRun identifies a Tekton PipelineRun and what became of it.
-type PipelineRun struct {
-	Namespace string `json:"namespace"`
-	Name      string `json:"name"`
-	UID       string `json:"uid"`
-	Status    Status `json:"status"`
-	Reason    string `json:"reason"`
-}
-
 // RolloutID writes the identifier of the sequence-th rollout: the number for people, the suffix so that the labels of
 // two Sentries in one cluster cannot collide. It is a valid DNS label.
 func RolloutID(sequence int64, suffix string) string {
