@@ -34,6 +34,7 @@ type rig struct {
 	lab    forgetest.Lab
 	forges *forge.Forges
 	all    []*forge.Repository
+	every  time.Duration // the interval of what is configured from now on
 
 	mu    sync.Mutex
 	token sentry.Secret // what the token file holds
@@ -48,7 +49,7 @@ type dialer = func(ctx context.Context, network, address string) (net.Conn, erro
 // newRig makes one for a Lab, with a token that has these rights; "-" for none at all.
 func newRig(t testing.TB, lab forgetest.Lab, rights ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, lab: lab}
+	r := &rig{t: t, lab: lab, every: time.Minute}
 	if len(rights) != 1 || rights[0] != "-" {
 		r.token = sentry.NewSecret(lab.Token(rights...))
 	}
@@ -144,7 +145,7 @@ func (r *rig) configure(name, address string, patterns ...string) *forge.Reposit
 		r.t.Fatal(err)
 	}
 	one := &forge.Repository{
-		Name: name, Remote: remote, Kind: forge.Kind(r.lab.Kind()), API: r.lab.API(), Auth: r.auth(), Interval: time.Minute,
+		Name: name, Remote: remote, Kind: forge.Kind(r.lab.Kind()), API: r.lab.API(), Auth: r.auth(), Interval: r.every,
 	}
 	if len(patterns) == 0 {
 		patterns = []string{"main"}
