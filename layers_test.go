@@ -26,6 +26,7 @@ var layers = map[string]int{
 	"report":       4,
 	"git":          3,
 	"forge":        2,
+	"kube":         2,
 	"git/gitwire":  2,
 	"git/gitserve": 2,
 	"command":      2,
