@@ -20,7 +20,8 @@ import (
 	"sentry/internal/sentry"
 )
 
-// seeds is how many random histories a test goes through: SENTRY_FORGE_SEEDS, or 4. `make test-forges` takes 20.
+// seeds is how many random histories a test goes through: SENTRY_FORGE_SEEDS, or 4. `make test-forges` takes 20, and 2 with
+// the race detector.
 var seeds = func() uint64 {
 	if n, err := strconv.ParseUint(os.Getenv("SENTRY_FORGE_SEEDS"), 10, 32); err == nil && n > 0 {
 		return n
