@@ -61,8 +61,8 @@ func pages(t *testing.T) []page {
 		}
 		list = append(list, readPage(t, name, string(raw)))
 	}
-	if len(list) != 15 {
-		t.Fatalf("%d pages, want README.md and seven in each language", len(list))
+	if len(list) != 17 {
+		t.Fatalf("%d pages, want README.md and eight in each language", len(list))
 	}
 	return list
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"time"
 
 	"sentry/internal/sentry"
@@ -20,6 +21,10 @@ type Config struct {
 
 	// Hosts are the servers of which more has to be said than an address, in the order of the file; each origin once.
 	Hosts []Host
+
+	// Kubernetes is the cluster; nil where the file says nothing of one: then it is that of the pod that Sentry runs in,
+	// if it runs in one.
+	Kubernetes *Kubernetes
 
 	// Groups are those of the file in its order, and after them the implicit ones in the order of their repositories.
 	Groups []Group
@@ -96,6 +101,30 @@ type Host struct {
 	Concurrency int
 }
 
+// Kubernetes is a cluster, and what of it commands may reach.
+type Kubernetes struct {
+	// Kubeconfig is the file with Sentry's own credentials, which commands never see. Absolute; "" for those of the pod.
+	Kubeconfig string
+	Context    string // of Kubeconfig; "" is its current one
+	// Namespaces are those that commands may reach; the first is where they are. None: what the
+	// credentials allow, and they are where the context or the pod is.
+	Namespaces []string
+	// Impersonate is the user as whom commands act; "" is Sentry itself.
+	Impersonate string
+}
+
+// DeployKubernetes narrows Kubernetes for one repository. What is empty is as for all.
+type DeployKubernetes struct {
+	Namespaces  []string
+	Impersonate string
+}
+
+// What becomes of the PipelineRuns that commands create (`track:` of a repository).
+const (
+	TrackAuto = "auto" // they are followed, and the verdict is theirs
+	TrackOff  = "off"  // they are told of, no more
+)
+
 // Group is a set of repositories that is rolled out as one.
 type Group struct {
 	Name string
@@ -151,10 +180,19 @@ type Deploy struct {
 	// SENTRY_PROJECT_NAME.
 	ProjectName string
 	// Timeout limits one deployment, clone and retries included. 0 is no limit but the group's.
-	Timeout  time.Duration
-	Env      []EnvVar // in the order of the file
-	Auth     Auth
-	Commands []Command // at least one
+	Timeout time.Duration
+	Env     []EnvVar // in the order of the file
+	Auth    Auth
+	// Track is auto (the default: the deployment is as good as the PipelineRuns that its commands created) or off.
+	Track      string
+	Kubernetes DeployKubernetes
+	// Commands are run in this order. None: Sentry creates the PipelineRuns of .tekton/ProjectName itself.
+	Commands []Command
+}
+
+// OwnKubeconfig reports whether the commands bring a KUBECONFIG of their own, and so are not given one.
+func (p *Deploy) OwnKubeconfig() bool {
+	return slices.ContainsFunc(p.Env, func(v EnvVar) bool { return v.Name == "KUBECONFIG" })
 }
 
 // EnvVar is a variable of the environment that commands find.
@@ -247,6 +285,9 @@ func (c *Config) CredentialFiles() []string {
 		}
 	}
 	add(c.Global.WebhookSecret.Path)
+	if c.Kubernetes != nil {
+		add(c.Kubernetes.Kubeconfig)
+	}
 	for _, h := range c.Hosts {
 		add(h.KeyFile)
 	}

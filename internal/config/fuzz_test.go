@@ -48,7 +48,7 @@ func FuzzParse(f *testing.F) {
 		for i := range c.Repositories {
 			r := &c.Repositories[i]
 			_, known := c.Group(r.Group)
-			if !known || r.Name == "" || r.Monitor.Remote.IsZero() || r.Deploy.Remote.IsZero() || len(r.Monitor.Branches) == 0 || len(r.Deploy.Commands) == 0 ||
+			if !known || r.Name == "" || r.Monitor.Remote.IsZero() || r.Deploy.Remote.IsZero() || len(r.Monitor.Branches) == 0 || len(r.Deploy.Commands) == 0 && c.Kubernetes == nil ||
 				r.Deploy.Branch == "" || r.Deploy.ProjectName == "" || r.Monitor.Interval <= 0 {
 				t.Fatalf("half a repository: %+v", r)
 			}

@@ -19,6 +19,7 @@ const (
 	maxConcurrency = 1000
 	maxHosts       = 1000
 	maxAppID       = 999_999_999_999
+	maxNamespaces  = 100
 )
 
 // configKeys is built once: the tables refer to nothing that changes.
@@ -44,6 +45,10 @@ var configKeys = sync.OnceValue(func() *mapping[Config] {
 				about: "Servers of which more has to be said than an address: certificates, and how much they may be asked.",
 				value: list(func(c *Config) *[]Host { return &c.Hosts }, 0, maxHosts, "host",
 					func() Host { return Host{} }, asItem(hostKeys)),
+			}, {
+				name:  "kubernetes",
+				about: "The cluster that commands are given access to, and whose PipelineRuns are followed. In a pod, by default the one that it runs in.",
+				value: kubernetesCodec(),
 			}, {
 				name:  "groups",
 				about: "Sets of repositories that are rolled out as one, by name. A repository that names no group is a group of its own.",
@@ -158,6 +163,50 @@ func hostKeys() *mapping[Host] {
 			},
 		},
 		after: checkHost,
+	}
+}
+
+func kubernetesKeys() *mapping[Kubernetes] {
+	return &mapping[Kubernetes]{
+		initial: func() Kubernetes { return Kubernetes{} },
+		keys: []key[Kubernetes]{
+			{
+				name:  "kubeconfig",
+				about: "A kubeconfig file with the credentials that Sentry uses and that commands never see. By default those of the pod that it runs in.",
+				value: path(func(k *Kubernetes) *string { return &k.Kubeconfig }),
+			}, {
+				name:  "context",
+				about: "The context of the kubeconfig file. By default its current one.",
+				value: text(func(k *Kubernetes) *string { return &k.Context }, checkKubeName),
+			}, {
+				name:  "namespaces",
+				about: "The namespaces that commands may reach; the first is the one they are in. By default what the credentials allow, in that of the context or of the pod.",
+				value: namespaces(func(k *Kubernetes) *[]string { return &k.Namespaces }),
+			}, {
+				name:  "impersonate",
+				about: "The user as whom commands reach the cluster, such as system:serviceaccount:qa:deployer. By default as Sentry itself.",
+				value: text(func(k *Kubernetes) *string { return &k.Impersonate }, checkKubeName),
+			},
+		},
+		after: checkKubernetes,
+	}
+}
+
+func deployKubernetesKeys() *mapping[DeployKubernetes] {
+	return &mapping[DeployKubernetes]{
+		initial: func() DeployKubernetes { return DeployKubernetes{} },
+		keys: []key[DeployKubernetes]{
+			{
+				name:  "namespaces",
+				about: "Of the namespaces under kubernetes, those that the commands of this repository may reach; the first is the one they are in.",
+				value: namespaces(func(k *DeployKubernetes) *[]string { return &k.Namespaces }),
+			}, {
+				name:  "impersonate",
+				about: "The user as whom the commands of this repository reach the cluster. By default as kubernetes.impersonate says.",
+				value: text(func(k *DeployKubernetes) *string { return &k.Impersonate }, checkKubeName),
+			},
+		},
+		after: checkDeployKubernetes,
 	}
 }
 
@@ -325,7 +374,7 @@ func deployKeys() *mapping[Deploy] {
 				value: serverType(func(p *Deploy) *string { return &p.Type }),
 			}, {
 				name:  "project_name",
-				about: "A Kubernetes name for the project, which commands find in SENTRY_PROJECT_NAME. By default the repository's name.",
+				about: "A Kubernetes name for the project, which commands find in SENTRY_PROJECT_NAME: .tekton/NAME of the QA repository is its folder. By default the repository's name.",
 				value: text(func(p *Deploy) *string { return &p.ProjectName }, sentry.CheckProjectName),
 			}, {
 				name:  "timeout",
@@ -340,10 +389,17 @@ func deployKeys() *mapping[Deploy] {
 				about: "How Sentry proves who it is to the QA repository's server.",
 				value: nested(func(p *Deploy) *Auth { return &p.Auth }, authKeys),
 			}, {
-				name:     "commands",
-				required: true,
-				about:    "What is run, one after the other, each in a shell of its own that stops at the first failure. Variables in them are for that shell.",
-				value: list(func(p *Deploy) *[]Command { return &p.Commands }, 1, maxCommands, "command",
+				name:  "track",
+				about: "auto follows the PipelineRuns that the commands create to their end, and takes their verdict; off does not.",
+				value: oneOf(func(p *Deploy) *string { return &p.Track }, TrackAuto, TrackOff),
+			}, {
+				name:  "kubernetes",
+				about: "What of the cluster the commands of this repository may reach, where that is less than others may.",
+				value: nested(func(p *Deploy) *DeployKubernetes { return &p.Kubernetes }, deployKubernetesKeys),
+			}, {
+				name:  "commands",
+				about: "What is run, one after the other, each in a shell of its own that stops at the first failure. Variables in them are for that shell. Without any, Sentry creates the PipelineRuns of .tekton/PROJECT_NAME itself.",
+				value: list(func(p *Deploy) *[]Command { return &p.Commands }, 0, maxCommands, "command",
 					func() Command { return Command{} }, commandCodec()).raw(),
 			},
 		},
@@ -474,7 +530,7 @@ func initialRepository() Repository {
 
 func initialMonitor() Monitor { return Monitor{OnFirstSeen: "record"} }
 
-func initialDeploy() Deploy { return Deploy{} }
+func initialDeploy() Deploy { return Deploy{Track: TrackAuto} }
 
 // serverType is the kind of server that a repository is on; where none is given, the host tells it (see typeOf).
 func serverType[T any](field func(*T) *string) codec[T] {

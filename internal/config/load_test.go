@@ -196,6 +196,12 @@ func TestEveryKeyArrives(t *testing.T) {
 	}}, c.Hosts); diff != "" {
 		t.Errorf("hosts: -want +got:\n%s", diff)
 	}
+	if diff := cmp.Diff(&Kubernetes{
+		Kubeconfig: filepath.Join(folder, "keys/kubeconfig"), Context: "staging", Namespaces: []string{"qa", "qa-api"},
+		Impersonate: "system:serviceaccount:qa:deployer",
+	}, c.Kubernetes); diff != "" {
+		t.Errorf("kubernetes: -want +got:\n%s", diff)
+	}
 	if diff := cmp.Diff([]Group{{
 		Name: "services", QuietPeriod: 500 * time.Millisecond, Report: "all", ReportTo: "both",
 		Policy: sentry.Policy{
@@ -217,6 +223,10 @@ func TestEveryKeyArrives(t *testing.T) {
 	if d := api.Deploy; d.Timeout != 20*time.Minute || d.ProjectName != "api-tests" || d.Auth.SSHKeyFile != filepath.Join(folder, "keys/id_ed25519") ||
 		d.Auth.KnownHostsFile != filepath.Join(folder, "keys/known_hosts") {
 		t.Errorf("deploy: %+v", d)
+	}
+	if d := api.Deploy; d.Track != TrackOff || d.OwnKubeconfig() ||
+		!cmp.Equal(d.Kubernetes, DeployKubernetes{Namespaces: []string{"qa-api"}, Impersonate: "system:serviceaccount:qa-api:deployer"}) {
+		t.Errorf("track %q, kubernetes %+v", d.Track, d.Kubernetes)
 	}
 	env := map[string]string{}
 	for _, v := range api.Deploy.Env {
@@ -540,7 +550,7 @@ func TestCredentialFiles(t *testing.T) {
 	for _, path := range c.CredentialFiles() {
 		got = append(got, strings.TrimPrefix(path, folder+"/"))
 	}
-	want := []string{"secrets/hooks", "keys/client.key", "secrets/hooks-of-api", "keys/id_ed25519", "secrets/token", "keys/app.pem"}
+	want := []string{"secrets/hooks", "keys/kubeconfig", "keys/client.key", "secrets/hooks-of-api", "keys/id_ed25519", "secrets/token", "keys/app.pem"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

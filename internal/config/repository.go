@@ -221,6 +221,7 @@ func checkDeploy(d *decoder, at *place, n *yaml.Node, given map[string]*yaml.Nod
 		p.Type = typeOf(p.Remote)
 	}
 	checkAccess(d, at.at("auth"), given["auth"], p.Remote, p.Type, p.Auth)
+	checkWork(d, at, n, given, p)
 }
 
 // beginning is a name for a script: its first line that says something, cut to some 40 characters after a word. A comment

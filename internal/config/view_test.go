@@ -32,9 +32,13 @@ func TestViewReadsBack(t *testing.T) {
 			if len(again.Groups) != len(c.Groups) || len(again.Repositories) != len(c.Repositories) {
 				t.Errorf("%d groups and %d repositories became %d and %d", len(c.Groups), len(c.Repositories), len(again.Groups), len(again.Repositories))
 			}
+			if (again.Kubernetes == nil) != (c.Kubernetes == nil) {
+				t.Errorf("kubernetes became %v, was %v", again.Kubernetes, c.Kubernetes)
+			}
 			for i := range c.Repositories {
-				if got, want := again.Repositories[i].Deploy.Commands[0].Run, c.Repositories[i].Deploy.Commands[0].Run; got != want {
-					t.Errorf("a command became %q, was %q", got, want)
+				got, want := again.Repositories[i].Deploy.Commands, c.Repositories[i].Deploy.Commands
+				if len(got) != len(want) || len(got) > 0 && got[0].Run != want[0].Run {
+					t.Errorf("commands became %v, were %v", got, want)
 				}
 			}
 		})
