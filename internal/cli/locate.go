@@ -14,6 +14,23 @@ import (
 	"sentry/internal/config"
 )
 
+// configVariable names the configuration file where --config does not: in a container, whoever types a verb need not know
+// where it is mounted.
+const configVariable = "SENTRY_CONFIG"
+
+// usualConfig is the configuration file where no flag names one.
+func (a *app) usualConfig() string {
+	if file := getenv(a.environ, configVariable); file != "" {
+		return file
+	}
+	return "sentry.yaml"
+}
+
+// named reports whether somebody said which configuration file is meant.
+func (a *app) named() bool {
+	return a.root.PersistentFlags().Changed("config") || getenv(a.environ, configVariable) != ""
+}
+
 // load reads the configuration for a verb that works by it: all of it must be right. Warnings are told.
 func (a *app) load() (*config.Config, error) {
 	cfg, warnings, err := config.Load(a.flags.config, a.configOptions(false))
@@ -61,7 +78,7 @@ func (a *app) locate() (place, error) {
 	case a.flags.stateDir != "":
 		dir, err := filepath.Abs(a.flags.stateDir)
 		return place{stateDir: dir}, err
-	case a.missing() && !a.root.PersistentFlags().Changed("config"):
+	case a.missing() && !a.named():
 		a.note("there is no %s here; looking at %s (--config and --state-dir name others)", a.flags.config, config.DefaultStateDir())
 		return place{stateDir: config.DefaultStateDir()}, nil
 	case a.missing():

@@ -60,7 +60,7 @@ Exit codes: 0 ok, 1 the rollout or a check failed, 2 wrong usage or configuratio
 	})
 
 	f := root.PersistentFlags()
-	f.StringVarP(&a.flags.config, "config", "c", "sentry.yaml", "configuration file")
+	f.StringVarP(&a.flags.config, "config", "c", a.usualConfig(), "configuration file; SENTRY_CONFIG names another default")
 	f.StringVar(&a.flags.stateDir, "state-dir", "", "state directory (default: global.state_dir of the configuration)")
 	f.StringVarP(&a.flags.output, "output", "o", "table", "form of the output: table or json")
 	f.StringVar(&a.flags.logLevel, "log-level", "", "least level of log lines: debug, info, warn, error or fatal")
