@@ -3,6 +3,7 @@
 package command
 
 import (
+	"context"
 	"log/slog"
 	"os/exec"
 	"runtime"
@@ -48,3 +49,6 @@ func Limits() []string {
 	}
 	return lacks
 }
+
+// ReapStrangers has nothing to do on this system.
+func ReapStrangers(context.Context) {}

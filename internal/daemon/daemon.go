@@ -207,6 +207,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { d.serveDoors(serving); return nil })
 	group.Go(func() error { d.watchConfig(ctx); return nil })
 	group.Go(func() error { d.housekeep(ctx); return nil })
+	group.Go(func() error { command.ReapStrangers(serving); return nil })
 	group.Go(func() error { keepWarm(ctx, d.store, d.monitor.Warm, d.log); return nil })
 	d.log.Info("watching", "repositories", len(cfg.Repositories), "groups", len(cfg.Groups), "state_dir", cfg.Global.StateDir, "version", d.o.Version)
 	err := group.Wait()
