@@ -2,6 +2,7 @@ package git
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -157,7 +158,13 @@ func withToken(a Auth, ask func(sentry.Secret) error) error {
 	return ask(again)
 }
 
-// unreadable is the fault of a token that cannot be had.
+// unreadable is the fault of a token that cannot be had. Where it comes from a server, that one knows whether it is worth
+// trying again.
 func unreadable(err error) error {
-	return &sentry.Fault{Kind: sentry.Unauthorized, Err: fmt.Errorf("cannot read the token: %w", err)}
+	fault := &sentry.Fault{Kind: sentry.Unauthorized, Err: fmt.Errorf("cannot read the token: %w", err)}
+	var told *sentry.Fault
+	if errors.As(err, &told) {
+		fault.Kind, fault.RetryAfter = told.Kind, told.RetryAfter
+	}
+	return fault
 }

@@ -45,22 +45,51 @@ func (q *question) wait(ctx context.Context) (string, error) {
 	}
 }
 
-// failed is a question that could not be put.
-func failed(err error) *question {
-	q := &question{done: make(chan struct{}), err: err}
-	close(q.done)
-	return q
+// inquiry is somebody's wish to know what a branch is. Which question answers it is known as soon as it is known who asks,
+// and that may take a while: a GitHub App asks for its token over the network.
+type inquiry struct {
+	put chan struct{} // closed when there is a question, or cannot be one
+
+	question *question // owned by who puts it until then
+	err      error     // likewise
 }
 
-// ask gives the question that tells what a branch is, begun at since or later: one that is there, or a new one.
-func (s *Sources) ask(w Want, since time.Time) *question {
+// wait gives the answer.
+func (i *inquiry) wait(ctx context.Context) (string, error) {
+	select {
+	case <-i.put:
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	if i.err != nil {
+		return "", i.err
+	}
+	return i.question.wait(ctx)
+}
+
+// ask has a question put that tells what a branch is at since or later, and waits for nothing.
+func (s *Sources) ask(w Want, since time.Time) *inquiry {
+	i := &inquiry{put: make(chan struct{})}
 	about := asking{source: w.source(), username: w.Auth.Username, sshKey: w.Auth.SSHKeyFile, knownHosts: w.Auth.KnownHostsFile}
-	if w.Auth.Token != nil {
+	if w.Auth.Token == nil {
+		defer close(i.put)
+		i.question = s.put(about, w.Auth, since)
+		return i
+	}
+	s.background(func(context.Context) {
+		defer close(i.put)
 		var err error
 		if about.token, err = w.Auth.Token(); err != nil {
-			return failed(unreadable(err))
+			i.err = unreadable(err)
+			return
 		}
-	}
+		i.question = s.put(about, w.Auth, since)
+	})
+	return i
+}
+
+// put gives a question that began at since or later: one that is there, or a new one.
+func (s *Sources) put(about asking, a Auth, since time.Time) *question {
 	s.questions.mu.Lock()
 	defer s.questions.mu.Unlock()
 	if q := s.questions.latest[about]; q != nil && !q.began.Before(since) {
@@ -75,7 +104,7 @@ func (s *Sources) ask(w Want, since time.Time) *question {
 	s.questions.latest[about] = q
 	s.background(func(ctx context.Context) {
 		defer close(q.done)
-		if q.commit, q.err = s.head(ctx, about.source, w.Auth); q.err != nil {
+		if q.commit, q.err = s.head(ctx, about.source, a); q.err != nil {
 			s.questions.forget(about, q)
 		}
 	})

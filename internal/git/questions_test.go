@@ -1,7 +1,10 @@
 package git
 
 import (
+	"context"
+	"errors"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -145,9 +148,11 @@ func TestAnswersAreNotKeptForLong(t *testing.T) {
 	repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
 	for i := range 20 {
 		if q := b.sources.ask(Want{Remote: b.remote(repo.URL), Branch: "main", Auth: Auth{Token: token(strings.Repeat("x", i+1))}}, time.Now()); true {
-			<-q.done
+			if _, err := q.wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 			b.sources.questions.mu.Lock()
-			q.began = q.began.Add(-2 * rememberTime)
+			q.question.began = q.question.began.Add(-2 * rememberTime)
 			b.sources.questions.mu.Unlock()
 		}
 	}
@@ -173,5 +178,54 @@ func TestAQuestionThatHangs(t *testing.T) {
 	b.restart() // which closes
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it took %s", took)
+	}
+}
+
+// Who asks may have to be asked for first. Ask does not wait for that, and whoever wants the tree then has no question of
+// its own.
+func TestAskDoesNotWaitForAToken(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	commit := repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	b.tree(repo.URL, "main", commit) // to fetch is a question, too
+	b.server.SetToken("bot", canary)
+	b.server.Forget()
+	ready := make(chan struct{})
+	want := Want{Remote: b.remote(repo.URL), Branch: "main", Since: time.Now(), Auth: Auth{Username: "bot", Token: func() (sentry.Secret, error) {
+		<-ready
+		return sentry.NewSecret(canary), nil
+	}}}
+	b.sources.Ask(want) // it would never return
+
+	if _, err := b.sources.Workspace(within(t, 20*time.Millisecond), want, b.nextDir(), nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("who wants a tree waits for a token no longer than it likes: %v", err)
+	}
+	close(ready)
+	if got, err := b.sources.Workspace(t.Context(), want, b.nextDir(), nil); err != nil || got != commit {
+		t.Fatal(got, err)
+	}
+	if n := b.server.Count(gittest.LsRefs); n != 1 {
+		t.Errorf("the server was asked %d times, want once", n)
+	}
+}
+
+// A forge that does not give out a token just now is not one that refuses.
+func TestATokenThatCannotBeHad(t *testing.T) {
+	b := newBench(t, Options{})
+	repo := b.server.Repo(t, "qa.git")
+	repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	for want, err := range map[sentry.FaultKind]error{
+		sentry.Unauthorized: os.ErrNotExist,
+		sentry.Transient:    sentry.Faultf(sentry.Transient, "bad gateway"),
+		sentry.RateLimited:  &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: time.Minute, Err: errors.New("slow down")},
+	} {
+		auth := Auth{Token: func() (sentry.Secret, error) { return sentry.Secret{}, err }}
+		_, got := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main", Auth: auth}, b.nextDir(), nil)
+		_, heads := b.git.Heads(t.Context(), b.remote(repo.URL), auth, nil)
+		for _, got := range []error{got, heads} {
+			if fault := sentry.AsFault(got); fault.Kind != want || fault.RetryAfter != sentry.AsFault(err).RetryAfter || !errors.Is(got, err) {
+				t.Errorf("%v: %s, again after %s; want %s", got, fault.Kind, fault.RetryAfter, want)
+			}
+		}
 	}
 }
