@@ -29,6 +29,8 @@ type Store interface {
 	Cancel(ctx context.Context, id, by, reason string) (sentry.Status, error)
 	Rollout(ctx context.Context, id string) (sentry.Rollout, error)
 	Decide(ctx context.Context, decisions ...sentry.Decision) error
+	Dropped(ctx context.Context) ([]sentry.Change, error)
+	TakeBack(ctx context.Context, returns []store.Return) error
 }
 
 // Options are what a Service needs. All fields without a stated default are required.
@@ -61,6 +63,8 @@ type Service struct {
 	// waiting tells since when this process has known a pending rollout: the quiet period counts from there, on the
 	// monotonic clock. Owned by Once.
 	waiting map[string]time.Time
+	// settled is the configuration in which what was dropped before was looked for last. Owned by Once.
+	settled *config.Config
 	wake    chan struct{} // size one: a run ended, or somebody called Wake
 	fatal   chan error    // size one: the state can no longer be saved
 }
@@ -153,6 +157,13 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 	look := time.Now() // what lets a rollout begin now had happened by now
 	cfg := s.config()
 	next := slowly
+	switch err := s.takeBack(ctx, cfg); {
+	case errors.Is(err, store.ErrDiskFull):
+		s.log.Error("cannot queue what is watched again", logger.KeyError, err)
+		next = fullPause
+	case err != nil:
+		return 0, fmt.Errorf("cannot queue what is watched again: %w", err)
+	}
 	seen := make(map[string]time.Time, len(pending))
 	oldest := map[string]bool{}
 	for _, w := range pending {
@@ -198,6 +209,35 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 	}
 	s.waiting = seen
 	return next, nil
+}
+
+// takeBack queues changes that were dropped while nothing watched their branches, and whose branches are watched again. It
+// looks for them once for each configuration: only that of Once, which is never older than this one, drops any.
+func (s *Service) takeBack(ctx context.Context, cfg *config.Config) error {
+	if s.settled == cfg {
+		return nil
+	}
+	dropped, err := s.store.Dropped(ctx)
+	if err != nil {
+		return err
+	}
+	var returns []store.Return
+	for _, c := range dropped {
+		repo, ok := cfg.Repository(c.Repository)
+		if !ok || !watches(repo, c.Branch) || s.groups != nil && !s.groups[repo.Group] {
+			continue
+		}
+		if g, ok := cfg.Group(repo.Group); ok {
+			returns = append(returns, store.Return{Change: c, Group: g.Name, Queue: g.Policy.Queue})
+		}
+	}
+	if len(returns) > 0 {
+		if err := s.store.TakeBack(ctx, returns); err != nil {
+			return err
+		}
+	}
+	s.settled = cfg
+	return nil
 }
 
 // begin plans and claims one rollout and lets it run. What it is made of may have been asked for since.

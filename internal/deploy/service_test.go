@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -203,6 +204,70 @@ func TestAPausedGroupHandsOverWhatMovedOut(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A commit is not forgotten because the configuration was without its branch for a while.
+func TestWhatWasDroppedComesBackWithItsBranch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := openMemory(t)
+		policy := sentry.Policy{MaxParallel: 1, Scope: sentry.ScopeChanged}
+		groups := []config.Group{{Name: "g", Policy: policy}, {Name: "h", Policy: policy}}
+		with := func(members ...config.Repository) *config.Config {
+			return &config.Config{Groups: groups, Repositories: members}
+		}
+		var current atomic.Pointer[config.Config]
+		c := &clock{T: t, st: st, since: map[string][]int{}, began: time.Now()}
+		s := New(Options{Store: st, Executor: c, Config: current.Load, Log: slog.New(slog.DiscardHandler)})
+		look := func(cfg *config.Config) {
+			t.Helper()
+			current.Store(cfg)
+			for range 3 { // hand over, look again, begin
+				if _, err := s.Once(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				s.Wait()
+			}
+		}
+		starts := func(want int, when string) {
+			t.Helper()
+			if got := len(c.since["a"]); got != want {
+				t.Errorf("%s a was deployed %d times, want %d", when, got, want)
+			}
+		}
+		observe(t, st, "g", "a", "a1", false)
+		observe(t, st, "g", "a", "a2", false)
+		look(with())
+		starts(0, "without its repository")
+		look(with(member(t, "a", "g", "other")))
+		starts(0, "without its branch")
+		look(with(member(t, "a", "h", "main")))
+		starts(1, "back, in another group,")
+		look(with(member(t, "b", "g", "main")))
+		look(with(member(t, "a", "g", "main")))
+		starts(1, "taken out and put back after its rollout")
+
+		observe(t, st, "g", "a", "a3", false)
+		look(with())
+		observe(t, st, "g", "a", "a4", false)
+		look(with(member(t, "a", "g", "main")))
+		starts(2, "with a newer commit when it was back")
+		for _, d := range must(st.Why(t.Context(), store.WhyFilter{Repository: "a", Limit: 1000}))(t) {
+			if d.Verb == sentry.Recorded && strings.Contains(d.Reason, "watched again") {
+				return
+			}
+		}
+		t.Error("the ledger does not tell why it was rolled out")
+	})
+}
+
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
 	}
 }
 
