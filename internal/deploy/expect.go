@@ -44,14 +44,8 @@ func (s *Service) Expect(w sentry.Watch, commit string) {
 		return
 	}
 	now := time.Now()
-	s.mu.Lock()
-	last, again := s.hints[group.Name]
-	if again = again && now.Sub(last.at) < hintTime; !again {
-		s.hints[group.Name] = hint{w, commit, now}
-	}
-	s.mu.Unlock()
-	if again {
-		return // many moves at once are not many questions
+	if !s.note(group.Name, hint{w, commit, now}) {
+		return
 	}
 	if group.Policy.Scope == sentry.ScopeChanged {
 		s.executor.Expect(repo, now)
@@ -60,6 +54,18 @@ func (s *Service) Expect(w sentry.Watch, commit string) {
 	for _, member := range members[:min(len(members), group.Policy.Limit())] {
 		s.executor.Expect(member, now)
 	}
+}
+
+// note keeps a hint, and reports whether it is of use: in a paused group nothing begins before it is resumed, and many moves
+// at once are not many questions.
+func (s *Service) note(group string, h hint) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last, again := s.hints[group]; s.paused[group] || again && h.at.Sub(last.at) < hintTime {
+		return false
+	}
+	s.hints[group] = h
+	return true
 }
 
 // since gives the earliest moment at which what a rollout is made of may have been asked for. That is the look which

@@ -145,7 +145,22 @@ func TestSince(t *testing.T) {
 				if err := c.st.Resume(c.Context(), "g", "somebody"); err != nil {
 					c.Error(err)
 				}
-			}, want: "[60]",
+			}, want: "[60]", asked: "a@60",
+		},
+		"a pause that ends before the change is recorded": {
+			play: func(c *clock) {
+				if err := c.st.Pause(c.Context(), "g", "somebody", ""); err != nil {
+					c.Error(err)
+				}
+				c.at(10)
+				c.found("a", "a2")
+				c.at(15)
+				if err := c.st.Resume(c.Context(), "g", "somebody"); err != nil {
+					c.Error(err)
+				}
+				c.at(20)
+				c.record("a", "a2")
+			}, want: "[20]",
 		},
 		"a person": {
 			play: func(c *clock) { c.at(10); c.request() }, want: "[10]",

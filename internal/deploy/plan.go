@@ -58,13 +58,11 @@ func Plan(f Facts) store.Plan {
 	return plan
 }
 
-// movedOut reports whether everything that a rollout is for belongs to other groups by now.
-func movedOut(cfg *config.Config, r sentry.Rollout) bool {
-	t := r.Trigger
-	return len(t.Changes) > 0 && !t.Whole && len(t.Repositories) == 0 && len(t.Watches) == 0 && !slices.ContainsFunc(t.Changes, func(c sentry.Change) bool {
-		repo, ok := cfg.Repository(c.Repository)
-		return !ok || repo.Group == r.Group || !watches(repo, c.Branch)
-	})
+// movedOut gives the changes of a rollout that belong to other groups by now.
+func movedOut(cfg *config.Config, r sentry.Rollout) []store.Stray {
+	p := planner{facts: Facts{Config: cfg, Rollout: r}}
+	p.sortChanges()
+	return slices.DeleteFunc(p.strays, func(s store.Stray) bool { return s.Group == "" })
 }
 
 type planner struct {

@@ -31,6 +31,7 @@ type Store interface {
 	Decide(ctx context.Context, decisions ...sentry.Decision) error
 	Dropped(ctx context.Context) ([]sentry.Change, error)
 	TakeBack(ctx context.Context, returns []store.Return) error
+	HandOver(ctx context.Context, id string, version int64, strays []store.Stray) error
 }
 
 // Options are what a Service needs. All fields without a stated default are required.
@@ -58,6 +59,7 @@ type Service struct {
 	active map[string]*active // by group
 	ended  time.Time          // when the last rollout ended
 	hints  map[string]hint    // by group
+	paused map[string]bool    // groups that were paused at the last look
 
 	runs sync.WaitGroup
 	// waiting tells since when this process has known a pending rollout: the quiet period counts from there, on the
@@ -154,6 +156,7 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the paused groups: %w", err)
 	}
+	s.holds(paused)
 	look := time.Now() // what lets a rollout begin now had happened by now
 	cfg := s.config()
 	next := slowly
@@ -173,19 +176,27 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 			since = look
 		}
 		seen[id] = since
+		if s.groups != nil && !s.groups[group] {
+			continue
+		}
+		// A group that is not configured any more only hands its changes over, paused or not.
+		if _, is := paused[group]; is {
+			if _, configured := cfg.Group(group); configured {
+				wait, err := s.handOver(ctx, cfg, w)
+				if err != nil {
+					return 0, err
+				}
+				next = min(next, wait)
+				continue
+			}
+		}
 		// Rollouts of a group run in order, one at a time. Only the oldest is looked at, once: a group that becomes idle
 		// while this loop goes on must not let a younger one pass.
 		if oldest[group] {
 			continue
 		}
 		oldest[group] = true
-		if s.busy(group, cfg.Members(group)) || (s.groups != nil && !s.groups[group]) {
-			continue
-		}
-		// What does not roll out, but only hands its changes over, does so paused or not: a group that is not configured
-		// any more, and what was for repositories that are in other groups by now.
-		_, configured := cfg.Group(group)
-		if _, is := paused[group]; is && configured && !movedOut(cfg, w.Rollout) {
+		if s.busy(group, cfg.Members(group)) {
 			continue
 		}
 		if g, ok := cfg.Group(group); ok && !w.Urgent {
@@ -209,6 +220,36 @@ func (s *Service) Once(ctx context.Context) (time.Duration, error) {
 	}
 	s.waiting = seen
 	return next, nil
+}
+
+// holds takes note of the groups that are paused.
+func (s *Service) holds(paused map[string]store.Pause) {
+	groups := make(map[string]bool, len(paused))
+	for group := range paused {
+		groups[group] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused = groups
+}
+
+// handOver lets what a rollout of a paused group has for repositories that are in other groups by now go there, and tells
+// after how long to look again at the latest.
+func (s *Service) handOver(ctx context.Context, cfg *config.Config, w store.Waiting) (time.Duration, error) {
+	moved := movedOut(cfg, w.Rollout)
+	if len(moved) == 0 {
+		return slowly, nil
+	}
+	switch err := s.store.HandOver(ctx, w.Rollout.ID, w.Version, moved); {
+	case errors.Is(err, store.ErrStale), errors.Is(err, store.ErrFinal):
+		return 1, nil // a change joined meanwhile, or somebody canceled it
+	case errors.Is(err, store.ErrDiskFull):
+		s.log.Error("cannot hand over what belongs to another group", logger.KeyRollout, w.Rollout.ID, logger.KeyError, err)
+		return fullPause, nil
+	case err != nil:
+		return 0, fmt.Errorf("cannot hand over what rollout %s of group %s has for others: %w", w.Rollout.ID, w.Rollout.Group, err)
+	}
+	return slowly, nil
 }
 
 // takeBack queues changes that were dropped while nothing watched their branches, and whose branches are watched again. It

@@ -165,15 +165,24 @@ func TestAPausedGroupHandsOverWhatMovedOut(t *testing.T) {
 	for name, test := range map[string]struct {
 		group    string // where a is by now
 		branches []string
+		before   func(t *testing.T, st *store.Store) // what is recorded first
 		also     func(t *testing.T, st *store.Store)
 		want     bool // it is rolled out although its old group is paused
 	}{
-		"moved":                       {group: "h", branches: []string{"main"}, want: true},
-		"not moved":                   {group: "g", branches: []string{"main"}},
-		"moved, with another branch":  {group: "h", branches: []string{"other"}},
-		"moved, and b waits as well":  {group: "h", branches: []string{"main"}, also: func(t *testing.T, st *store.Store) { observe(t, st, "g", "b", "b1", true) }},
-		"moved, and a person waits":   {group: "h", branches: []string{"main"}, also: func(t *testing.T, st *store.Store) { request(t, st, store.Request{Whole: true}) }},
-		"moved, and somebody wants b": {group: "h", branches: []string{"main"}, also: func(t *testing.T, st *store.Store) { request(t, st, store.Request{Repositories: []string{"b"}}) }},
+		"moved":                      {group: "h", branches: []string{"main"}, want: true},
+		"not moved":                  {group: "g", branches: []string{"main"}},
+		"moved, with another branch": {group: "h", branches: []string{"other"}},
+		"moved, and b waits as well": {group: "h", branches: []string{"main"}, want: true, also: func(t *testing.T, st *store.Store) { observe(t, st, "g", "b", "b1", true) }},
+		"moved, and a person waits":  {group: "h", branches: []string{"main"}, want: true, also: func(t *testing.T, st *store.Store) { request(t, st, store.Request{Whole: true}) }},
+		"moved, in a younger rollout": {group: "h", branches: []string{"main"}, want: true, before: func(t *testing.T, st *store.Store) {
+			for _, short := range []string{"b1", "b2"} {
+				must(st.RecordChanges(t.Context(), []store.Observation{{
+					Watch: sentry.Watch{Repository: "b", Branch: "main"}, Revision: sentry.Revision{Commit: commit(short)},
+					Group: "g", Queue: sentry.Every, Deploy: true,
+				}}))(t)
+			}
+		}},
+		"moved, and somebody wants b": {group: "h", branches: []string{"main"}, want: true, also: func(t *testing.T, st *store.Store) { request(t, st, store.Request{Repositories: []string{"b"}}) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -185,6 +194,9 @@ func TestAPausedGroupHandsOverWhatMovedOut(t *testing.T) {
 				}
 				if err := st.Pause(t.Context(), "g", "somebody", ""); err != nil {
 					t.Fatal(err)
+				}
+				if test.before != nil {
+					test.before(t, st)
 				}
 				observe(t, st, "g", "a", "a1", true)
 				if test.also != nil {

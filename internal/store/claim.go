@@ -35,17 +35,9 @@ type Stray struct {
 func (s *Store) Claim(ctx context.Context, id string, version int64, p Plan) (sentry.Rollout, error) {
 	var claimed sentry.Rollout
 	err := s.write(ctx, func(t *tx) error {
-		v, err := t.find(id)
+		v, err := t.waiting(id, version)
 		if err != nil {
-			return err
-		}
-		switch {
-		case v.Status.Terminal():
-			return fmt.Errorf("cannot claim rollout %s: %w as %s", v.ID, ErrFinal, v.Status)
-		case v.Status != sentry.Pending:
-			return fmt.Errorf("cannot claim rollout %s: %w: it is %s already", v.ID, ErrStale, v.Status)
-		case v.version != version:
-			return fmt.Errorf("cannot claim rollout %s: %w: version %d was planned, it is at %d", v.ID, ErrStale, version, v.version)
+			return fmt.Errorf("cannot claim rollout %s: %w", id, err)
 		}
 		if err := t.itsTurn(v); err != nil {
 			return err
@@ -71,6 +63,49 @@ func (s *Store) Claim(ctx context.Context, id string, version int64, p Plan) (se
 		return nil
 	})
 	return claimed, err
+}
+
+// HandOver moves changes of a rollout that goes on waiting to the groups where they belong, in one transaction. version is as
+// for Claim. Where nothing is left that the rollout is for, it ends as canceled.
+//
+// Errors: ErrStale where a cause joined meanwhile or it does not wait any more, ErrFinal where it was canceled, ErrNotFound,
+// ErrInvalid for a stray that is not its change.
+func (s *Store) HandOver(ctx context.Context, id string, version int64, strays []Stray) error {
+	return s.write(ctx, func(t *tx) error {
+		v, err := t.waiting(id, version)
+		if err != nil {
+			return fmt.Errorf("cannot hand over changes of rollout %s: %w", id, err)
+		}
+		if err := t.handOver(v, strays); err != nil {
+			return err
+		}
+		left, err := t.changesOf(v.sequence)
+		if err != nil {
+			return err
+		}
+		if why := v.Trigger; len(left) == 0 && !why.Whole && len(why.Repositories) == 0 && len(why.Watches) == 0 {
+			return t.end(v, sentry.Canceled, "nothing is left to roll out: what it was for belongs to other groups now", sentry.CanceledIt)
+		}
+		return t.exec(`UPDATE rollouts SET version = version + 1 WHERE sequence = ?`, v.sequence)
+	})
+}
+
+// waiting finds a rollout that waits, as it was when it was looked at.
+//
+// Errors: ErrStale, ErrFinal, ErrNotFound.
+func (t *tx) waiting(id string, version int64) (*rolloutRow, error) {
+	v, err := t.find(id)
+	switch {
+	case err != nil:
+		return nil, err
+	case v.Status.Terminal():
+		return nil, fmt.Errorf("%w as %s", ErrFinal, v.Status)
+	case v.Status != sentry.Pending:
+		return nil, fmt.Errorf("%w: it is %s already", ErrStale, v.Status)
+	case v.version != version:
+		return nil, fmt.Errorf("%w: version %d was planned, it is at %d", ErrStale, version, v.version)
+	}
+	return v, nil
 }
 
 // itsTurn makes sure that no other rollout of the group runs, and that no older one waits: an older commit of a branch

@@ -70,3 +70,40 @@ func TestTakeBack(t *testing.T) {
 	healthy(t, s)
 	wants(t, s.TakeBack(t.Context(), []Return{{Change: all[0]}}), ErrInvalid)
 }
+
+func TestHandOver(t *testing.T) {
+	s := inMemory(t)
+	record(t, s, see("r", "a"), see("r", "b"), see("q", "a"), see("q", "b"))
+	w := pending(t, s, "g")
+	stray := func(i int) []Stray {
+		return []Stray{{Change: w.Rollout.Trigger.Changes[i], Group: "h", Queue: sentry.Latest, Reason: "moved"}}
+	}
+	wants(t, s.HandOver(t.Context(), w.Rollout.ID, w.Version+1, stray(0)), ErrStale)
+	noError(t, s.HandOver(t.Context(), w.Rollout.ID, w.Version, stray(0)))
+	wants(t, s.HandOver(t.Context(), w.Rollout.ID, w.Version, stray(1)), ErrStale) // it is another by now
+	if there := pending(t, s, "h").Rollout.Trigger.Changes; len(there) != 1 || there[0].Repository != "r" {
+		t.Errorf("%+v", there)
+	}
+	left := pending(t, s, "g")
+	if changes := left.Rollout.Trigger.Changes; left.Rollout.ID != w.Rollout.ID || len(changes) != 1 || changes[0].Repository != "q" {
+		t.Errorf("%+v", left)
+	}
+	healthy(t, s)
+	noError(t, s.HandOver(t.Context(), left.Rollout.ID, left.Version, stray(1)))
+	if r := must(s.Rollout(t.Context(), w.Rollout.ID))(t); r.Status != sentry.Canceled {
+		t.Errorf("it is %s, and nothing is left of it", r.Status)
+	}
+	healthy(t, s)
+	wants(t, s.HandOver(t.Context(), left.Rollout.ID, left.Version, stray(1)), ErrFinal)
+
+	// What a person asked for is left.
+	record(t, s, see("r", "c").in("g"))
+	_, _, err := s.Request(t.Context(), Request{Group: "g", By: "x", Repositories: []string{"q"}})
+	noError(t, err)
+	w = pending(t, s, "g")
+	noError(t, s.HandOver(t.Context(), w.Rollout.ID, w.Version, stray(0)))
+	if left := pending(t, s, "g"); len(left.Rollout.Trigger.Changes) != 0 {
+		t.Errorf("%+v", left)
+	}
+	healthy(t, s)
+}
