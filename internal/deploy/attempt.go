@@ -125,6 +125,8 @@ const ready = 5 * time.Millisecond
 // saved meanwhile that it goes on; otherwise it is saved with what comes next. Should Sentry be killed before, there is a
 // folder too many, which the next start removes, and nothing has happened: no command begins unsaved.
 func (a *attempt) clone(ctx context.Context) Outcome {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	step := a.begin(sentry.StepClone, "clone")
 	state := a.state()
 	made := make(chan Outcome, 1)
@@ -138,6 +140,9 @@ func (a *attempt) clone(ctx context.Context) Outcome {
 	case <-time.After(ready):
 	}
 	err := a.save(state)
+	if err != nil {
+		stop(errLost)
+	}
 	outcome := <-made
 	if err != nil {
 		return Outcome{sentry.Interrupted, err.Error()}

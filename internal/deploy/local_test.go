@@ -29,10 +29,14 @@ type trees struct {
 
 func (s *trees) Ask(w git.Want) { s.asked = append(s.asked, w) }
 
-func (s *trees) Workspace(_ context.Context, w git.Want, dir string, _ io.Writer) (string, error) {
+func (s *trees) Workspace(ctx context.Context, w git.Want, dir string, _ io.Writer) (string, error) {
 	s.wanted = append(s.wanted, w)
 	s.calls++
-	time.Sleep(s.takes)
+	select {
+	case <-time.After(s.takes):
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
 	if len(s.answers) >= s.calls && s.answers[s.calls-1] != nil {
 		return "", s.answers[s.calls-1]
 	}
@@ -330,6 +334,17 @@ func TestWhatCannotBeSavedDoesNotBegin(t *testing.T) {
 		if left := b.left(); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
+	}
+}
+
+func TestACloneDoesNotGoOnUnsaved(t *testing.T) {
+	b := newBench(t, config.Command{Run: "true"})
+	b.sources.takes = time.Hour
+	b.saveErr = func(sentry.Deployment) error { return errLost }
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if outcome := b.run(ctx); outcome.Status != sentry.Interrupted || ctx.Err() != nil {
+		t.Errorf("%+v", outcome)
 	}
 }
 
