@@ -19,13 +19,17 @@ type PipelineRun struct {
 	APIVersion string `json:"api_version,omitempty"` // "tekton.dev/v1"
 	Attempt    int    `json:"attempt,omitempty"`     // of the deployment, that created it
 	// Nonce identifies the request that was to create it: the label sentry.dev/request of the run.
-	Nonce     string       `json:"nonce,omitempty"`
-	Status    Status       `json:"status"`
-	Reason    string       `json:"reason"`              // for people
-	Condition string       `json:"condition,omitempty"` // Tekton's own word: "Completed", "PipelineRunTimeout"
-	Tasks     []TaskRun    `json:"tasks,omitempty"`
-	Results   []Result     `json:"results,omitempty"`
-	Tests     *TestSummary `json:"tests,omitempty"` // nil where no result is a summary of tests
+	Nonce string `json:"nonce,omitempty"`
+	// Untracked tells that it is none of Sentry's business how it ends: `track: off`.
+	Untracked bool `json:"untracked,omitempty"`
+	// Superseded tells that what created it failed and was tried again: it does not count for the verdict.
+	Superseded bool         `json:"superseded,omitempty"`
+	Status     Status       `json:"status"`
+	Reason     string       `json:"reason"`              // for people
+	Condition  string       `json:"condition,omitempty"` // Tekton's own word: "Completed", "PipelineRunTimeout"
+	Tasks      []TaskRun    `json:"tasks,omitempty"`
+	Results    []Result     `json:"results,omitempty"`
+	Tests      *TestSummary `json:"tests,omitempty"` // nil where no result is a summary of tests
 	// StartedAt and FinishedAt are the cluster's times, for display only.
 	StartedAt  time.Time `json:"started_at,omitzero"`
 	FinishedAt time.Time `json:"finished_at,omitzero"`
@@ -33,6 +37,9 @@ type PipelineRun struct {
 
 // Intent reports whether nobody knows whether the run exists.
 func (p PipelineRun) Intent() bool { return p.UID == "" }
+
+// Open reports whether Sentry has to see to its end.
+func (p PipelineRun) Open() bool { return !p.Status.Terminal() && !p.Untracked }
 
 // TaskRun is one task of a pipeline run.
 type TaskRun struct {

@@ -37,6 +37,26 @@ var rules = []rule{
 		AND (policy = '' OR owner = '' OR attempt < 1 OR epoch < 1 OR epoch > (SELECT epoch FROM meta) OR sequence NOT IN (SELECT rollout FROM deployments))`,
 	},
 	{
+		"the pipeline runs of a deployment cannot be read",
+		`SELECT rollout || '-' || ordinal FROM deployments WHERE pipeline_runs <> '' AND NOT json_valid(pipeline_runs)`,
+	},
+	{
+		"a pipeline run is of an attempt that has not begun",
+		`SELECT d.rollout || '-' || d.ordinal || ' ' || json_extract(p.value, '$.name') FROM readable d, json_each(d.runs) p
+		WHERE coalesce(json_extract(p.value, '$.attempt'), 0) > d.attempt`,
+	},
+	{
+		"a pipeline run is in two places",
+		`SELECT json_extract(p.value, '$.uid') FROM readable d, json_each(d.runs) p WHERE json_extract(p.value, '$.uid') <> ''
+		GROUP BY 1 HAVING count(*) > 1`,
+	},
+	{
+		"a deployment has succeeded, but a pipeline run that it followed has not",
+		`SELECT d.rollout || '-' || d.ordinal || ' ' || json_extract(p.value, '$.name') FROM readable d, json_each(d.runs) p
+		WHERE d.status = 'succeeded' AND json_extract(p.value, '$.attempt') = d.attempt AND json_extract(p.value, '$.status') <> 'succeeded'
+		AND NOT coalesce(json_extract(p.value, '$.untracked'), 0) AND NOT coalesce(json_extract(p.value, '$.superseded'), 0)`,
+	},
+	{
 		"the ordinals of the deployments of a rollout have gaps",
 		`SELECT rollout FROM deployments GROUP BY rollout HAVING max(ordinal) <> count(*)`,
 	},
@@ -91,6 +111,10 @@ var rules = []rule{
 	},
 }
 
+// readable stands before every rule: the deployments with pipeline runs that can be looked into.
+const readable = `WITH readable AS (SELECT rollout, ordinal, status, attempt,
+	CASE WHEN json_valid(pipeline_runs) THEN pipeline_runs ELSE '[]' END AS runs FROM deployments WHERE pipeline_runs <> '') `
+
 // brokenLimit is how many findings of one kind are told.
 const brokenLimit = 10
 
@@ -124,7 +148,7 @@ func (s *Store) Check(ctx context.Context) ([]string, error) {
 		}
 		for _, rule := range rules {
 			n := 0
-			err := c.query(rule.sql, func(r row) error {
+			err := c.query(readable+rule.sql, func(r row) error {
 				if n++; n <= brokenLimit {
 					broken = append(broken, rule.broken+": "+r.text(0))
 				}

@@ -19,6 +19,13 @@ func TestCheck(t *testing.T) {
 		{`UPDATE rollouts SET status = 'pending' WHERE sequence = 1`, "a rollout waits, but has deployments: 1-"},
 		{`UPDATE rollouts SET owner = '' WHERE status = 'running'`, "a rollout runs without policy, deployments, owner or epoch: 3-"},
 		{`UPDATE rollouts SET epoch = 9 WHERE status = 'running'`, "a rollout runs without policy, deployments, owner or epoch: 3-"},
+		{`UPDATE deployments SET pipeline_runs = '[{"uid":' WHERE rollout = 1`, "the pipeline runs of a deployment cannot be read: 1-1"},
+		{`UPDATE deployments SET pipeline_runs = '[{"name":"r","attempt":2}]' WHERE rollout = 1`, "a pipeline run is of an attempt that has not begun: 1-1 r"},
+		{`UPDATE deployments SET pipeline_runs = '[{"name":"r","uid":"u"}]' WHERE rollout IN (1, 3)`, "a pipeline run is in two places: u"},
+		{
+			`UPDATE deployments SET pipeline_runs = '[{"name":"r","uid":"u","attempt":1,"status":"failed"}]' WHERE rollout = 1`,
+			"a deployment has succeeded, but a pipeline run that it followed has not: 1-1 r",
+		},
 		{`UPDATE deployments SET ordinal = 7 WHERE rollout = 3`, "the ordinals of the deployments of a rollout have gaps: 3"},
 		{`DELETE FROM heads WHERE repository = 'a'`, "a change has no head: a@main"},
 		{`UPDATE heads SET commit_id = 'x' WHERE repository = 'a'`, "the newest change of a watch is not what its head is: a@main"},

@@ -71,7 +71,7 @@ func encodeDeployment(d sentry.Deployment) (source, runs string, err error) {
 		}
 		source = string(raw)
 	}
-	runs, err = text(d.PipelineRuns)
+	runs, err = encodeRuns(d.PipelineRuns)
 	return source, runs, err
 }
 

@@ -45,7 +45,9 @@ type Store struct {
 	writer  *writer // nil where ReadOnly
 	news    *news
 	lock    *flock.Flock // nil where ReadOnly or in memory
-	memory  string       // the name of the database in memory; "" on disk
+	// instance is what the database is called in itself; "" where ReadOnly. Written before Open returns.
+	instance string
+	memory   string // the name of the database in memory; "" on disk
 	// successor marks a later handle of a database in memory, which ends with the first one.
 	successor bool
 	closing   sync.Once
@@ -224,6 +226,7 @@ func (s *Store) beginEpoch(marker *sidecar) (sidecar, error) {
 	if err := marker.check(s.options.Dir, next.Instance, next.Epoch, ledger); err != nil {
 		return next, err
 	}
+	s.instance = next.Instance
 	next.Epoch++
 	next.Ledger = ledger
 	if err := w.conn.exec(`UPDATE meta SET epoch = ?`, next.Epoch); err != nil {
@@ -298,6 +301,9 @@ func (s *Store) Epoch() int64 {
 	}
 	return s.writer.epoch
 }
+
+// Instance names the state directory; that of a backup which was restored is another. "" where it is open for reading.
+func (s *Store) Instance() string { return s.instance }
 
 // Owner names this instance.
 func (s *Store) Owner() string { return s.options.Owner }
