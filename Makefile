@@ -36,6 +36,19 @@ test-forges: gitea ## everything about forges: emulators, a real Gitea, faults, 
 	@echo "and twenty histories of each fault, without the race detector, which takes ten times as long"
 	SENTRY_FORGE_SEEDS=20 $(TOOL) gotestsum --format pkgname -- -run '^(TestFaults|TestGiteaConverges)$$' -count 1 -timeout 20m ./internal/forge
 
+.PHONY: cluster
+cluster: ## a real Kubernetes with Tekton for the tests, built once (ten minutes), then started (Linux, root)
+	./components/cluster/up
+
+.PHONY: cluster-down
+cluster-down: ## ends that Kubernetes, and removes every trace of it
+	./components/cluster/down
+
+KUBE_PACKAGES ?= ./internal/kube/...
+.PHONY: test-kube
+test-kube: ## everything about Kubernetes and Tekton, with a cluster that was started for it, or is up, or KUBECONFIG names
+	SENTRY_NEED_KUBE=1 ./components/cluster/with $(TOOL) gotestsum --format pkgname -- $(RACE) -p 1 -count 1 -timeout 40m $(KUBE_PACKAGES)
+
 .PHONY: test-long
 test-long: ## the scheduler's model over 100,000 sequences (about half an hour)
 	SENTRY_MODEL_SEQUENCES=100000 $(GO) test -timeout 3h -count 1 -run TestModel -v ./internal/deploy
@@ -58,6 +71,7 @@ lint: ## gofumpt, vet, staticcheck; the layers are checked by the tests
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	cd bench && $(GO) vet ./...
+	cd components/cluster && $(GO) vet ./...
 
 .PHONY: fmt
 fmt: ## format the code

@@ -39,7 +39,7 @@ var layers = map[string]int{
 }
 
 // testHelpers are packages that only tests import; nothing else may.
-var testHelpers = []string{"forge/forgetest", "git/gittest", "store/storetest"}
+var testHelpers = []string{"forge/forgetest", "git/gittest", "kube/kubetest", "store/storetest"}
 
 // seesConfig are the only packages that know the configuration. The hands below take plain arguments, so that they
 // can be used, and understood, without it.
@@ -54,6 +54,7 @@ var forbidden = map[string]string{
 	"github.com/stretchr/testify":     "the tests use the testing package and go-cmp",
 	"sentry/internal/forge/forgetest": "for tests only",
 	"sentry/internal/git/gittest":     "for tests only",
+	"sentry/internal/kube/kubetest":   "for tests only",
 	"sentry/internal/store/storetest": "for tests only",
 }
 

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// nodeName is the one node's.
+const nodeName = "node1"
+
+// cluster is one that is being started, or that runs: what its parts have in common. run/state.json holds it.
+type cluster struct {
+	layout  `json:"-"`
+	Network network        `json:"network"`
+	Server  string         `json:"server"` // address and port of the API server
+	Ports   map[string]int `json:"ports"`
+	Node    bool           `json:"node"` // there is a containerd and a kubelet
+	client  *http.Client
+}
+
+// save writes what loadCluster reads.
+func (c *cluster) save() error {
+	data, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(c.at("state.json"), data, 0o600)
+}
+
+// loadCluster gives the cluster that runs.
+func loadCluster(l layout) (*cluster, error) {
+	data, err := os.ReadFile(l.at("state.json"))
+	if err != nil {
+		return nil, fmt.Errorf("no cluster runs: %w", err)
+	}
+	c := &cluster{layout: l}
+	if err := json.Unmarshal(data, c); err != nil {
+		return nil, err
+	}
+	return c, c.connect()
+}
+
+// connect prepares the client that asks the parts whether they are ready. The API server's certificate is checked; the others
+// make their own.
+func (c *cluster) connect() error {
+	ca, err := os.ReadFile(c.at("certs", "ca.crt"))
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	c.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{
+			InsecureSkipVerify: true, // VerifyConnection decides
+			VerifyConnection: func(s tls.ConnectionState) error {
+				if s.ServerName == "127.0.0.1" || s.ServerName == "" && c.Node {
+					return nil
+				}
+				_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots})
+				return err
+			},
+		},
+	}}
+	return nil
+}
+
+// port is the port that a part was given.
+func (c *cluster) port(of string) string { return fmt.Sprint(c.Ports[of]) }
+
+// answers asks a part at an address; nil means that it says 200.
+func (c *cluster) answers(url string) error {
+	answer, err := c.client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(answer.Body, 4<<10))
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s says %s: %s", url, answer.Status, body)
+	}
+	return nil
+}
+
+// kubectl runs kubectl as the administrator and gives what it wrote.
+func (c *cluster) kubectl(in string, args ...string) (string, error) {
+	cmd := exec.Command(c.built("kubernetes", "kubectl"), append([]string{"--kubeconfig", c.kubeconfig(), "--cache-dir", c.at("kubectl")}, args...)...)
+	cmd.Stdin = strings.NewReader(in)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out), nil
+}
+
+// waitFor waits until a part says that it is ready, and gives up when it has ended, or after two minutes.
+func (c *cluster) waitFor(p process) error {
+	var last error
+	if !within(2*time.Minute, func() bool {
+		last = c.ready(p.Name)
+		return last == nil || !p.alive()
+	}) {
+		return fmt.Errorf("%s does not get ready: %w\nthe end of its log (%s):\n%s", p.Name, last, c.logFile(p.Name), c.tail(p.Name))
+	}
+	if last != nil {
+		return c.died(p)
+	}
+	return nil
+}
+
+// ready asks a part whether it is ready.
+func (c *cluster) ready(name string) error {
+	switch name {
+	case "etcd":
+		return c.answers("http://127.0.0.1:" + c.port("etcd") + "/health")
+	case "kube-apiserver":
+		return c.answers("https://" + c.Server + "/readyz")
+	case "kube-controller-manager", "kube-scheduler":
+		return c.answers("https://127.0.0.1:" + c.port(name) + "/healthz")
+	case "containerd":
+		if out, err := exec.Command("ctr", "--address", c.containerd(), "--connect-timeout", "2s", "version").CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	case "kubelet":
+		return c.answers("http://127.0.0.1:" + c.port("kubelet-health") + "/healthz")
+	case "tekton":
+		return c.answers("http://127.0.0.1:" + c.port("tekton") + "/readiness")
+	}
+	return nil
+}

@@ -1,0 +1,3 @@
+module sentry/components/cluster
+
+go 1.26.0
