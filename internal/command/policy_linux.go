@@ -22,6 +22,7 @@ type policy struct {
 	mu     sync.Mutex
 	closed []string         // where the protected paths are and lead to, as of the last look
 	found  []opened         // what to open for that
+	look   int              // the number of that look
 	listed map[string]stamp // the directories that were listed for it; nil before the first look
 }
 
@@ -53,28 +54,29 @@ func newPolicy(protect []string, log *slog.Logger) *policy {
 	return &policy{protect: protect, log: log}
 }
 
-// opened gives what is to be opened. It looks again where something has changed.
-func (p *policy) opened() ([]opened, error) {
+// opened gives what is to be opened, and the number of the look that found it. It looks again where something has changed.
+func (p *policy) opened() (found []opened, look int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var closed []string
 	for _, path := range p.protect {
 		places, err := trail(path)
 		if err != nil {
-			return nil, fmt.Errorf("cannot protect %s: %w", path, err)
+			return nil, 0, fmt.Errorf("cannot protect %s: %w", path, err)
 		}
 		closed = append(closed, places...)
 	}
 	if slices.Equal(closed, p.closed) && p.fresh() {
-		return p.found, nil
+		return p.found, p.look, nil
 	}
 	root := &place{}
 	for _, path := range closed {
 		root.close(path)
 	}
 	p.closed, p.found, p.listed = closed, nil, map[string]stamp{}
+	p.look++
 	p.walk(root, "/")
-	return p.found, nil
+	return p.found, p.look, nil
 }
 
 func (p *policy) fresh() bool {

@@ -57,6 +57,10 @@ func New(o Options) *Runner {
 	return r
 }
 
+// Expect tells that a command is likely to run in a moment. What is the same for every command is made ready for it, which
+// is given up when none comes in some seconds. The command does not depend on it.
+func (r *Runner) Expect() { r.box.expect() }
+
 // Run runs one command to its end and gives what became of it. When ctx ends or the timeout passes, the command is
 // ended; Run returns within the grace and two seconds of that, whatever the command does. When it returns, everything
 // that the command has started has ended too, unless Result.Err says otherwise. Should this process be killed while it

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
+	"time"
 	"unsafe"
 
 	landlock "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -19,10 +21,15 @@ import (
 type sandbox struct {
 	abi    int // of Landlock; 0 where the kernel has none
 	policy *policy
+	keep   time.Duration // see spareTime
+
+	mu     sync.Mutex
+	spare  *ruleset // nil where none was made ahead
+	making bool     // one is being made ahead
 }
 
 func newSandbox(protect []string, log *slog.Logger) *sandbox {
-	return &sandbox{abi: landlockABI(), policy: newPolicy(protect, log)}
+	return &sandbox{abi: landlockABI(), policy: newPolicy(protect, log), keep: spareTime}
 }
 
 // landlockABI is the version of Landlock that the kernel speaks, 0 where it has none or it is switched off.
@@ -69,18 +76,98 @@ const (
 
 // ruleset is what one command may do, ready to be enforced.
 type ruleset struct {
-	fd int // -1 where the kernel has no Landlock
+	fd   int // -1 where the kernel has no Landlock
+	look int // of the policy that it opens what was found
 }
 
 // rules makes the ruleset of one command. It may use the writable paths and read the readable ones, wherever they are.
 func (b *sandbox) rules(writable, readable []string) (*ruleset, error) {
 	if b.abi == 0 {
-		return &ruleset{-1}, nil
+		return &ruleset{fd: -1}, nil
 	}
-	opened, err := b.policy.opened()
+	opened, look, err := b.policy.opened()
 	if err != nil {
 		return nil, err
 	}
+	r := b.take(look)
+	if r == nil {
+		if r, err = b.common(opened, look); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.grant(b.policy, writable, rightsOf(b.abi)); err != nil {
+		r.close()
+		return nil, err
+	}
+	if err := r.grant(b.policy, readable, readRights); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// spareTime is how long a ruleset that was made ahead waits for its command.
+const spareTime = 10 * time.Second
+
+// expect has a ruleset made ahead, with all that does not depend on the command: that is most of the work, one rule for
+// each entry of the directories above what is protected. There is one at most. It does not wait.
+func (b *sandbox) expect() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.abi == 0 || b.making || b.spare != nil {
+		return
+	}
+	b.making = true
+	go func() {
+		r := b.ahead()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.making = false
+		if r != nil {
+			b.spare = r
+			time.AfterFunc(b.keep, func() { b.drop(r) })
+		}
+	}()
+}
+
+// ahead makes a ruleset for a command that will come; nil where it cannot, which that command will be told.
+func (b *sandbox) ahead() *ruleset {
+	opened, look, err := b.policy.opened()
+	if err != nil {
+		return nil
+	}
+	r, err := b.common(opened, look)
+	if err != nil {
+		return nil
+	}
+	return r
+}
+
+// take gives the ruleset that was made ahead, where it opens what was found in that look of the policy; otherwise nil.
+func (b *sandbox) take(look int) *ruleset {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.spare
+	b.spare = nil
+	if r != nil && r.look != look {
+		r.close()
+		r = nil
+	}
+	return r
+}
+
+// drop closes a ruleset that was made ahead, if it is still there.
+func (b *sandbox) drop(r *ruleset) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.spare == r {
+		r.close()
+		b.spare = nil
+	}
+}
+
+// common makes a ruleset with what every command may use.
+func (b *sandbox) common(opened []opened, look int) (*ruleset, error) {
 	all := rightsOf(b.abi)
 	attr := landlock.RulesetAttr{HandledAccessFS: all}
 	if b.abi >= abiScope {
@@ -90,7 +177,7 @@ func (b *sandbox) rules(writable, readable []string) (*ruleset, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a sandbox: %w", err)
 	}
-	r := &ruleset{fd}
+	r := &ruleset{fd, look}
 	rights := map[opening]uint64{openWhole: all, openFile: all & fileRights, openNames: listRights}
 	for _, o := range opened {
 		// What has gone, or become something else, since it was found is not opened.
@@ -98,14 +185,6 @@ func (b *sandbox) rules(writable, readable []string) (*ruleset, error) {
 			r.close()
 			return nil, err
 		}
-	}
-	if err := r.grant(b.policy, writable, all); err != nil {
-		r.close()
-		return nil, err
-	}
-	if err := r.grant(b.policy, readable, readRights); err != nil {
-		r.close()
-		return nil, err
 	}
 	return r, nil
 }

@@ -474,7 +474,7 @@ func TestPolicyOfHugeDirectory(t *testing.T) {
 	if !res.Succeeded() || strings.Contains(output, canary) {
 		t.Errorf("%s, %q", res.Reason(), output)
 	}
-	found, err := b.runner.box.policy.opened()
+	found, _, err := b.runner.box.policy.opened()
 	if err != nil || len(found) < maxEntries || len(found) > maxEntries+3000 {
 		t.Errorf("%d paths are opened, %v", len(found), err)
 	}

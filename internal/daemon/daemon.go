@@ -168,6 +168,9 @@ type runners struct {
 	current atomic.Pointer[command.Runner]
 }
 
+// Expect has what the next command needs made ready, as the configuration says now.
+func (r *runners) Expect() { r.current.Load().Expect() }
+
 // Run runs a command as the configuration says now.
 func (r *runners) Run(ctx context.Context, s command.Spec) command.Result {
 	return r.current.Load().Run(ctx, s)

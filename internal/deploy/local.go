@@ -26,6 +26,7 @@ type Workspaces interface {
 
 // Commands runs commands. *command.Runner is one.
 type Commands interface {
+	Expect()
 	Run(ctx context.Context, s command.Spec) command.Result
 }
 
@@ -42,8 +43,11 @@ type Local struct {
 	Now  func() time.Time // wall clock, for display; default time.Now
 }
 
-// Expect asks ahead what the branch of the QA repository is.
-func (l *Local) Expect(r *config.Repository, since time.Time) { l.Sources.Ask(l.want(r, since)) }
+// Expect asks ahead what the branch of the QA repository is, and has what commands need made ready.
+func (l *Local) Expect(r *config.Repository, since time.Time) {
+	l.Sources.Ask(l.want(r, since))
+	l.Commands.Expect()
+}
 
 func (l *Local) want(r *config.Repository, since time.Time) git.Want {
 	auth := GitAuth(r.Deploy.Auth, l.Mask)
