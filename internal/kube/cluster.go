@@ -42,6 +42,7 @@ type Cluster struct {
 	namespace  string   // the default one
 	log        *slog.Logger
 	register   prometheus.Registerer
+	tracking   tracking
 }
 
 // Sentry's own requests: enough that 500 runs can be cancelled in some seconds, and never a flood.

@@ -1,0 +1,181 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"sentry/internal/sentry"
+)
+
+// annotationCanceled tells, on the run, that it was Sentry who canceled it, also to a Sentry that starts later.
+const annotationCanceled = labelPrefix + "canceled"
+
+// How a cancellation is seen through.
+const (
+	tidyTime   = time.Minute // for the finally tasks, before they are canceled too; less where ctx ends sooner
+	cancelPoll = 500 * time.Millisecond
+	mergePatch = "application/merge-patch+json"
+)
+
+// Cancel ends runs: it asks Tekton to cancel each one and let its finally tasks run, after a minute, or half of the time
+// that ctx leaves, to cancel those too, and verifies that each has ended. A run that has ended already is left alone, and
+// counts as it ended; one that is gone counts as canceled. It may be called again at any time. While the API server does
+// not answer it goes on until ctx ends; then it gives what is known, and an error that names the runs that may still be
+// running.
+func (c *Cluster) Cancel(ctx context.Context, runs []sentry.PipelineRun, log io.Writer) ([]sentry.PipelineRun, error) {
+	t := &tracker{runs: slices.Clone(runs), log: log, away: map[string]bool{}}
+	a, err := c.tracker()
+	if err != nil {
+		return t.copy(), err
+	}
+	errs := make([]error, len(runs))
+	var all sync.WaitGroup
+	for i := range t.runs {
+		all.Go(func() {
+			if err := t.cancel(ctx, a, i); err != nil {
+				run := t.run(i)
+				errs[i] = fmt.Errorf("pipeline run %s/%s (%s) may still be running: %w", run.Namespace, run.Name, run.UID, err)
+			}
+		})
+	}
+	all.Wait()
+	return t.copy(), errors.Join(errs...)
+}
+
+// canceler ends one run. It is owned by one goroutine.
+type canceler struct {
+	t      *tracker
+	i      int
+	api    *api
+	run    sentry.PipelineRun
+	asked  string // the spec.status that was set last
+	absent int
+	fails  int
+	harder time.Time // when to ask for more than tidiness
+}
+
+// cancel ends run i.
+func (t *tracker) cancel(ctx context.Context, a *api, i int) error {
+	if err := t.resolve(ctx, a, i); err != nil || t.run(i).Status.Terminal() {
+		return err
+	}
+	tidy := tidyTime
+	if deadline, ok := ctx.Deadline(); ok {
+		tidy = min(tidy, time.Until(deadline)/2)
+	}
+	c := &canceler{t: t, i: i, api: a, run: t.run(i), harder: time.Now().Add(tidy)}
+	var wait patience
+	for {
+		ended, err := c.step(ctx)
+		if ended {
+			return nil
+		}
+		c.tell(err)
+		pause := cancelPoll
+		if err != nil {
+			pause = wait.after(err)
+		} else {
+			wait.reset()
+		}
+		if end := sleep(ctx, pause); end != nil {
+			if err == nil {
+				err = errors.New("it has not ended yet")
+			}
+			return fmt.Errorf("%w; %w", err, end)
+		}
+	}
+}
+
+// tell tells of an outage.
+func (c *canceler) tell(err error) {
+	if err == nil {
+		c.fails = 0
+	} else {
+		c.fails++
+	}
+	c.t.outage(c.run.Namespace, view{fails: c.fails, err: err})
+}
+
+// step looks how the run stands, and asks for its end where that has not been done.
+func (c *canceler) step(ctx context.Context) (ended bool, err error) {
+	version, err := c.api.tekton(ctx)
+	if err != nil {
+		return false, err
+	}
+	path := resourcePath(version, c.run.Namespace, "pipelineruns", c.run.Name)
+	o, err := c.api.get(ctx, path)
+	switch {
+	case missing(err, c.run.Name):
+		if c.absent++; c.absent < 2 {
+			return false, nil
+		}
+		return c.gone("it was deleted")
+	case err != nil:
+		return false, err
+	case o.Metadata.UID != c.run.UID:
+		return c.gone("it was deleted, and another of the same name was made")
+	}
+	c.absent = 0
+	now := sees(o)
+	if now.final() {
+		return c.over(now)
+	}
+	want := specCancelTidy
+	if c.asked == specCancelTidy && !time.Now().Before(c.harder) || c.asked == specCancel || now.specStatus == specCancel {
+		want = specCancel
+	}
+	if now.specStatus == want && now.canceled {
+		c.asked = want
+		return false, nil
+	}
+	if err := c.ask(ctx, path, want); err != nil {
+		return false, err
+	}
+	if c.asked != want {
+		c.t.say("pipeline run %s/%s: asked Tekton to end it (%s)", c.run.Namespace, c.run.Name, want)
+	}
+	c.asked = want
+	return false, nil
+}
+
+// ask sets spec.status, of this UID and no other.
+func (c *canceler) ask(ctx context.Context, path, want string) error {
+	body, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": c.run.UID, "annotations": map[string]string{annotationCanceled: "true"}},
+		"spec":     map[string]string{"status": want},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = c.api.object(ctx, http.MethodPatch, path, nil, body, mergePatch)
+	if isCode(err, http.StatusConflict) || missing(err, c.run.Name) {
+		return nil // changed, or gone, in between: the next look tells
+	}
+	return err
+}
+
+// gone ends with a run that is no longer there.
+func (c *canceler) gone(how string) (bool, error) {
+	run := c.run
+	run.Status, run.Reason, run.FinishedAt = sentry.Canceled, how, time.Now().UTC()
+	c.t.say("pipeline run %s/%s: %s", run.Namespace, run.Name, how)
+	return true, c.t.publish(c.i, run)
+}
+
+// over ends with a run that has ended.
+func (c *canceler) over(now *seen) (bool, error) {
+	run := c.run
+	now.apply(&run)
+	if now.canceledEnd() {
+		run.Status = sentry.Canceled
+	}
+	c.t.say("pipeline run %s/%s: ended: %s: %s", run.Namespace, run.Name, run.Status, run.Reason)
+	return true, c.t.publish(c.i, run)
+}

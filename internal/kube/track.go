@@ -1,0 +1,551 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+)
+
+// How patient tracking is with what it was told.
+const (
+	settleTime   = time.Second      // before a failure, or a deletion, is believed: Tekton may begin a task again
+	openEndTime  = 30 * time.Second // that a decided run may be without completion time
+	alonePoll    = 5 * time.Second  // for a run that the watch does not show, its labels being gone
+	doubtPoll    = 2 * time.Second  // where two answers do not agree
+	safetyPoll   = 5 * time.Minute  // whatever the watch says
+	tellOutageAt = 2                // failed requests in a row before an outage is worth a line
+)
+
+// TrackOptions are for one Track.
+type TrackOptions struct {
+	Instance string                           // of the state directory, as in Identity; "" watches the runs of all
+	Progress func([]sentry.PipelineRun) error // saves what is known, after each change; never called twice at once
+	Log      io.Writer                        // of the step: what happens, why a run does not start, the end of a failing task's log
+}
+
+// tracking is what a cluster needs to follow runs. Its zero value is ready.
+type tracking struct {
+	feeds feeds
+	once  sync.Once
+	api   *api
+	err   error
+}
+
+// tracker gives the client of Sentry's own requests about runs.
+func (c *Cluster) tracker() (*api, error) {
+	c.tracking.once.Do(func() { c.tracking.api, c.tracking.err = apiFor(c.restConfig()) })
+	return c.tracking.api, c.tracking.err
+}
+
+// apiFor makes a client with these credentials, which are read again where they are files.
+func apiFor(config *rest.Config) (*api, error) {
+	base, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the address of the Kubernetes cluster: %w", err)
+	}
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the credentials of the Kubernetes cluster: %w", err)
+	}
+	return newAPI(base.String(), client), nil
+}
+
+// selector picks the runs of an instance.
+func selector(instance string) string {
+	if instance == "" {
+		return LabelInstance
+	}
+	return LabelInstance + "=" + LabelValue(instance)
+}
+
+// Follow starts the shared watch of namespaces before there is a run to track, so that one that is deleted after its
+// end is still known when Track asks for it. The returned function ends it.
+func (c *Cluster) Follow(instance string, namespaces ...string) (stop func(), err error) {
+	a, err := c.tracker()
+	if err != nil {
+		return nil, err
+	}
+	var stops []func()
+	for _, namespace := range namespaces {
+		f, release := c.tracking.feeds.use(a, namespace, selector(instance))
+		stops = append(stops, f.retain(), release)
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}, nil
+}
+
+// Track follows runs, by UID, until all have ended, and gives what became of them. A run of the same name with another
+// UID is another run. An end is believed after it was read once more; a deletion after the run was looked for by its
+// name.
+//
+// A run that ended with PipelineRunTimeout is timed_out. One that was canceled by Sentry, see Cancel, is canceled; one
+// that somebody else canceled is failed, and so is one that was deleted before its end: nobody may take either for a
+// success, and a canceled run would not count. An intent that turns out never to have been created is skipped.
+//
+// While the API server does not answer, or refuses, what became of the runs is unknown: Track goes on asking until ctx
+// ends. It then gives what is known, and the cause. It also ends with the first error of Progress.
+func (c *Cluster) Track(ctx context.Context, runs []sentry.PipelineRun, o TrackOptions) ([]sentry.PipelineRun, error) {
+	t := &tracker{runs: slices.Clone(runs), progress: o.Progress, log: o.Log, away: map[string]bool{}}
+	a, err := c.tracker()
+	if err != nil {
+		return t.copy(), err
+	}
+	all, within := errgroup.WithContext(ctx)
+	for i := range t.runs {
+		all.Go(func() error {
+			if err := t.resolve(within, a, i); err != nil || t.run(i).Status.Terminal() {
+				return err
+			}
+			f, release := c.tracking.feeds.use(a, t.run(i).Namespace, selector(o.Instance))
+			defer release()
+			return t.follow(within, a, f, i)
+		})
+	}
+	err = all.Wait()
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return t.copy(), err
+}
+
+// tracker is one Track.
+type tracker struct {
+	mu       sync.Mutex
+	runs     []sentry.PipelineRun
+	progress func([]sentry.PipelineRun) error
+	log      io.Writer
+	lines    int             // written
+	away     map[string]bool // namespaces of which was told that the server does not answer
+}
+
+// maxLines bounds what one Track writes, tails of logs not counted.
+const maxLines = 5000
+
+func (t *tracker) copy() []sentry.PipelineRun {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.runs)
+}
+
+func (t *tracker) run(i int) sentry.PipelineRun {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.runs[i]
+}
+
+// publish makes run known, if anything of it changed.
+func (t *tracker) publish(i int, run sentry.PipelineRun) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if reflect.DeepEqual(t.runs[i], run) {
+		return nil
+	}
+	t.runs[i] = run
+	if t.progress == nil {
+		return nil
+	}
+	return t.progress(slices.Clone(t.runs))
+}
+
+// say writes a line into the step log.
+func (t *tracker) say(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.log == nil || t.lines > maxLines {
+		return
+	}
+	t.lines++
+	if t.lines > maxLines {
+		format, args = "(there is more to tell than fits here)", nil
+	}
+	// A step log that cannot be written does not keep the verdict from coming.
+	_, _ = io.WriteString(t.log, logger.SanitizeLine(fmt.Sprintf(format, args...))+"\n")
+}
+
+// outage tells, once, that the server does not answer for a namespace, and when it does again.
+func (t *tracker) outage(namespace string, v view) {
+	t.mu.Lock()
+	was := t.away[namespace]
+	is := was && v.fails > 0 || v.fails >= tellOutageAt
+	t.away[namespace] = is
+	t.mu.Unlock()
+	switch {
+	case is && !was && denied(v.err):
+		t.say("the API server refuses to show the pipeline runs of namespace %s: %s; what became of them is unknown, asking on", namespace, v.err)
+	case is && !was && errors.Is(v.err, errNoTekton):
+		t.say("%s; what became of the pipeline runs is unknown, asking on", v.err)
+	case is && !was:
+		t.say("the API server does not answer (%s): what became of the pipeline runs in namespace %s is unknown, asking on", v.err, namespace)
+	case was && !is:
+		t.say("the API server answers again for namespace %s", namespace)
+	}
+}
+
+// resolve finds out what an intent led to: the run with its nonce, or nothing.
+func (t *tracker) resolve(ctx context.Context, a *api, i int) error {
+	run := t.run(i)
+	if !run.Intent() || run.Status.Terminal() {
+		return nil
+	}
+	var wait patience
+	for looks := 0; ; {
+		found, err := find(ctx, a, run.Namespace, LabelRequest+"="+LabelValue(run.Nonce))
+		switch {
+		case err == nil && len(found) > 0:
+			t.say("pipeline run %s/%s was created by request %s", found[0].Namespace, found[0].Name, run.Nonce)
+			found[0].Attempt = run.Attempt
+			return t.publish(i, found[0])
+		case err == nil:
+			wait.reset()
+			if looks++; looks > 1 || run.Nonce == "" {
+				run.Status, run.Reason = sentry.Skipped, "it was about to be created, but never was"
+				return t.publish(i, run)
+			}
+		}
+		v := view{}
+		if err != nil {
+			v = view{fails: tellOutageAt, err: err}
+		}
+		t.outage(run.Namespace, v)
+		if err := sleep(ctx, max(settleTime, wait.after(err))); err != nil {
+			return err
+		}
+	}
+}
+
+// follower follows one run. It is owned by one goroutine.
+type follower struct {
+	t     *tracker
+	i     int
+	api   *api
+	feed  *feed
+	ear   *ear
+	run   sentry.PipelineRun // as published last
+	now   *seen              // the newest that is known; nil for nothing
+	shown *seen              // what the watch showed last
+	took  string             // its version
+
+	absent  int       // how often in a row the run was not found
+	doubts  int       // how often in a row a read showed less than the watch
+	away    bool      // the server did not answer the watch, a moment ago
+	alone   bool      // it is there, but the watch does not show it
+	open    time.Time // since when it is decided without being final
+	wait    patience
+	pollAt  time.Time // when to read it whatever the watch shows
+	probeAt time.Time // when to look why its tasks do not start
+	probes  int
+	began   time.Time // when it was first looked at
+	said    map[string]bool
+}
+
+// follow follows run i to its end.
+func (t *tracker) follow(ctx context.Context, a *api, f *feed, i int) error {
+	run := t.run(i)
+	ear := f.listen(run.UID)
+	defer f.hush(ear)
+	w := &follower{t: t, i: i, api: a, feed: f, ear: ear, run: run, began: time.Now(), said: map[string]bool{}}
+	w.pollAt = time.Now().Add(safetyPoll + rand.N(safetyPoll))
+	w.say("following it")
+	for {
+		ended, err := w.step(ctx)
+		if ended || err != nil {
+			return err
+		}
+		timer := time.NewTimer(time.Until(w.next()))
+		select {
+		case <-ear.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+		timer.Stop()
+	}
+}
+
+// say writes a line about the run, once.
+func (w *follower) say(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if w.said[text] || len(w.said) > 500 {
+		return
+	}
+	w.said[text] = true
+	w.t.say("pipeline run %s/%s: %s", w.run.Namespace, w.run.Name, text)
+}
+
+// next is when there is something to do though nobody rings.
+func (w *follower) next() time.Time {
+	if ended := w.now != nil && w.now.final(); !ended && !w.probeAt.IsZero() && w.probeAt.Before(w.pollAt) {
+		return w.probeAt
+	}
+	return w.pollAt
+}
+
+// step looks at what is known now, and does the one thing that is to be done.
+func (w *follower) step(ctx context.Context) (ended bool, err error) {
+	v := w.feed.look(w.ear)
+	w.t.outage(w.run.Namespace, v)
+	if v.seen != nil && v.seen.version != w.took {
+		w.took, w.now, w.shown = v.seen.version, v.seen, v.seen
+		w.absent, w.doubts, w.alone = 0, 0, false
+		w.probe(true)
+	}
+	now := time.Now()
+	if v.fails == 0 && w.away {
+		w.wait.reset()
+		w.pollAt = now
+	}
+	w.away = v.fails > 0
+	switch {
+	case w.now != nil && w.now.final() && now.Before(w.pollAt) && w.wait.next > 0:
+		return false, nil // it could not be read; waiting for the time to try again
+	case w.now != nil && w.now.final():
+		return w.settle(ctx)
+	case !now.Before(w.pollAt), v.gone && !w.alone && w.absent == 0 && w.wait.next == 0:
+		return w.read(ctx, v.gone)
+	case w.now == nil:
+		return false, nil // nothing is known yet
+	case w.now.decided():
+		w.openEnd(now)
+	}
+	if err := w.update(); err != nil {
+		return false, err
+	}
+	if w.probeAt.IsZero() || now.Before(w.probeAt) {
+		return false, nil
+	}
+	if w.away {
+		w.probe(false)
+		return false, nil
+	}
+	return false, w.explain(ctx)
+}
+
+// openEnd has a run read that is decided but has no completion time.
+func (w *follower) openEnd(now time.Time) {
+	if w.open.IsZero() {
+		w.open = now
+	}
+	w.pollAt = now.Add(doubtPoll)
+}
+
+// settle reads a run once more that ended: after a while where it failed, for Tekton may yet begin a task again.
+func (w *follower) settle(ctx context.Context) (ended bool, err error) {
+	if w.now.condition.status != "True" {
+		if err := sleep(ctx, settleTime); err != nil {
+			return false, err
+		}
+	}
+	return w.read(ctx, false)
+}
+
+// read asks for the run itself, by its name, and draws the conclusions. Hidden tells that the watch does not show it.
+func (w *follower) read(ctx context.Context, hidden bool) (ended bool, err error) {
+	o, err := w.get(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return false, context.Cause(ctx)
+	case missing(err, w.run.Name):
+		return w.vanish(ctx, false)
+	case err == nil && o.Metadata.UID != w.run.UID:
+		return w.vanish(ctx, true)
+	case err != nil:
+		if denied(err) {
+			w.say("it cannot be read: %s; asking on", err)
+		}
+		w.pollAt = time.Now().Add(w.wait.after(err))
+		return false, nil
+	}
+	w.wait.reset()
+	w.absent = 0
+	was := w.now
+	w.now = sees(o)
+	now := time.Now()
+	if w.now.decided() && !w.now.final() && !w.open.IsZero() && now.Sub(w.open) > openEndTime {
+		w.now.completed = now.UTC() // an end is an end, if nobody adds to it for that long
+	}
+	if w.now.final() {
+		return true, w.finish(ctx)
+	}
+	switch {
+	case was != nil && was.final(), w.shown != nil && w.shown.final():
+		// It was begun again, which the watch will show; or this answer is from before its end.
+		if w.doubts++; w.doubts == 2 {
+			w.say("it had ended, and goes on")
+		}
+		w.pollAt = now.Add(doubtPoll * time.Duration(min(w.doubts, 15)))
+	case hidden:
+		if !w.alone {
+			w.say("its labels no longer say whose it is; following it by its name and UID")
+		}
+		w.alone = true
+		w.pollAt = now.Add(alonePoll)
+	case w.now.decided():
+		w.openEnd(now)
+	default:
+		w.open = time.Time{}
+		w.pollAt = now.Add(safetyPoll + rand.N(safetyPoll))
+	}
+	w.probe(false)
+	return false, w.update()
+}
+
+func (w *follower) get(ctx context.Context) (*wireObject, error) {
+	version, err := w.api.tekton(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return w.api.get(ctx, resourcePath(version, w.run.Namespace, "pipelineruns", w.run.Name))
+}
+
+// vanish is for a run that is not there. Certain is when another has its name; else it is looked for twice.
+func (w *follower) vanish(ctx context.Context, certain bool) (ended bool, err error) {
+	w.wait.reset()
+	if w.now != nil && w.now.final() {
+		return true, w.finish(ctx)
+	}
+	if w.absent++; !certain && w.absent < 2 {
+		w.pollAt = time.Now().Add(settleTime)
+		return false, nil
+	}
+	run := w.run
+	if w.now != nil {
+		w.now.apply(&run)
+	}
+	run.Status, run.FinishedAt = sentry.Failed, time.Now().UTC()
+	run.Reason = "it was deleted before Sentry saw it end; the cluster does not tell by whom"
+	if certain {
+		run.Reason = "it was deleted before Sentry saw it end, and another of the same name was made; the cluster does not tell by whom"
+	}
+	w.say("%s", run.Reason)
+	return true, w.t.publish(w.i, run)
+}
+
+// update publishes how the run stands while it has not ended.
+func (w *follower) update() error {
+	if w.now.deleting {
+		w.say("somebody deletes it")
+	}
+	run := w.run
+	w.now.apply(&run)
+	if w.now.decided() {
+		run.Status = sentry.Running // until it is final
+	}
+	if reflect.DeepEqual(run, w.run) {
+		return nil
+	}
+	if run.Reason != w.run.Reason && run.Reason != "" {
+		w.say("%s", run.Reason)
+	}
+	w.run = run
+	return w.t.publish(w.i, run)
+}
+
+// finish gathers what belongs to the verdict, and publishes it.
+func (w *follower) finish(ctx context.Context) error {
+	w.t.outage(w.run.Namespace, view{}) // it has answered just now, whatever the watch makes of it
+	run := w.run
+	w.now.apply(&run)
+	tasks := w.outcomes(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	run.Tasks = nil
+	for _, task := range tasks {
+		run.Tasks = append(run.Tasks, task.TaskRun)
+	}
+	if run.Tests == nil {
+		run.Tests = testsOf(tasks)
+	}
+	run.Reason = verdict(w.now, run, tasks)
+	w.run = run
+	w.recount(tasks)
+	for _, task := range failing(tasks) {
+		w.tail(ctx, task)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return w.t.publish(w.i, run)
+}
+
+// recount writes the outcome into the step log.
+func (w *follower) recount(tasks []task) {
+	for _, problem := range w.now.problems {
+		w.say("%s", problem)
+	}
+	for _, task := range tasks {
+		for _, problem := range task.problems {
+			w.say("task %s: %s", task.Task, problem)
+		}
+		w.say("task %s", task.line())
+	}
+	took := ""
+	if d := w.run.FinishedAt.Sub(w.run.StartedAt); d > 0 && !w.run.StartedAt.IsZero() {
+		took = " after " + d.Round(time.Second).String()
+	}
+	w.say("%s%s: %s", w.run.Status, took, w.run.Reason)
+	if s := w.run.Tests; s != nil {
+		w.say("tests: %s: %d passed, %d failed, %d skipped, %d warnings", s.Result, s.Passed, s.Failed, s.Skipped, s.Warnings)
+	}
+}
+
+// find asks for the runs of a namespace that carry a label, oldest first.
+func find(ctx context.Context, a *api, namespace, labels string) ([]sentry.PipelineRun, error) {
+	version, err := a.tekton(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []*seen
+	query := map[string][]string{"labelSelector": {labels}}
+	known := map[string]bool{}
+	_, err = a.list(ctx, resourcePath(version, namespace, "pipelineruns"), query, func(o *wireObject) {
+		if !known[o.Metadata.UID] && len(found) < maxFound {
+			known[o.Metadata.UID] = true
+			found = append(found, sees(o))
+		}
+	})
+	if isCode(err, http.StatusNotFound) {
+		a.forgetTekton()
+	}
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(found, func(a, b *seen) int { return a.created.Compare(b.created) })
+	var runs []sentry.PipelineRun
+	for _, s := range found {
+		runs = append(runs, s.asRun(version))
+	}
+	return runs, nil
+}
+
+// maxFound bounds what find gives of a namespace.
+const maxFound = 5000
+
+// asRun makes a run of one that was found. One that has ended counts as running: nobody has verified it.
+func (s *seen) asRun(version string) sentry.PipelineRun {
+	run := sentry.PipelineRun{
+		Namespace: s.namespace, Name: s.name, UID: s.uid, APIVersion: group + "/" + version, Nonce: s.nonce, Attempt: s.attempt,
+		Status: sentry.Running, StartedAt: s.started,
+	}
+	if !s.final() {
+		s.apply(&run)
+	}
+	return run
+}
