@@ -88,6 +88,7 @@ type window struct {
 	limit     int // 0: not known
 	remaining int
 	reset     time.Time
+	until     time.Time // a refusal said that it is empty until then; answers that were under way may tell of more
 	length    time.Duration
 	out       int       // requests under way, of which it is not known whether remaining has them
 	used      int       // by us, since the window began
@@ -414,6 +415,8 @@ func (w *window) moment(c class, n int, now time.Time) (at time.Time, out bool) 
 	}
 	rate := w.fill(now)
 	switch {
+	case now.Before(w.until):
+		return w.until, true
 	case w.free(c) < n:
 		return w.reset.Add(margin), true
 	case c == reporting || w.tokens >= float64(n):

@@ -275,6 +275,46 @@ func TestBudgetPauses(t *testing.T) {
 	})
 }
 
+// A refusal that says until when there is nothing left goes before answers that were under way and tell of more.
+func TestBudgetRefusalHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(rules{concurrency: 8}, Host{})
+		answer := func(status, limit, left int, reset time.Duration) *http.Response {
+			h := http.Header{}
+			h.Set("Ratelimit-Limit", strconv.Itoa(limit))
+			h.Set("Ratelimit-Remaining", strconv.Itoa(left))
+			h.Set("Ratelimit-Reset", strconv.FormatInt(time.Now().Add(reset).Unix(), 10))
+			return &http.Response{StatusCode: status, Header: h}
+		}
+		var out [3]*waiter
+		for i := range out {
+			var err error
+			if out[i], err = b.wait(t.Context(), corePurse, asking, false, "/x", 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if wait, limited := out[0].learn(answer(http.StatusForbidden, 5000, 0, 90*time.Second), nil); !limited || wait != 90*time.Second+margin {
+			t.Errorf("it is to wait %v", wait)
+		}
+		out[1].learn(answer(http.StatusOK, 2000, 1999, 10*time.Second), nil)
+		time.Sleep(20 * time.Second)
+		out[2].learn(answer(http.StatusOK, 5000, 4000, time.Hour), nil)
+		for _, w := range out {
+			w.free()
+		}
+		_, err := b.wait(t.Context(), corePurse, asking, false, "/x", 0)
+		if f := sentry.AsFault(err); err == nil || f.RetryAfter != 70*time.Second+margin {
+			t.Errorf("after 20 of 90 seconds: %v", err)
+		}
+		time.Sleep(70*time.Second + margin)
+		w, err := b.wait(t.Context(), corePurse, asking, false, "/x", 0)
+		if err != nil {
+			t.Fatalf("afterwards: %v", err)
+		}
+		w.free()
+	})
+}
+
 // A reset that makes no sense neither silences nor hammers.
 func TestBudgetAbsurdResets(t *testing.T) {
 	for _, reset := range []string{"", "-1", "0", "253402300799", "99999999999999999999", "abc", "1"} {

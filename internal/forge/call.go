@@ -279,7 +279,7 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 		done(errSaysNothing)
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(req.Context(), wholeTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), wholeTime)
 	out := req.Clone(ctx)
 	if out.Header.Get("User-Agent") == "" || strings.HasPrefix(out.Header.Get("User-Agent"), "go-") {
 		out.Header.Set("User-Agent", userAgent)
@@ -290,11 +290,63 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 	now := time.Now()
 	s.sent.Store(&now)
 	a.used.Store(now.Unix())
+	over := func() { cancel(); turn.free() }
+	came := make(chan arrival, 1)
+	go func() {
+		resp, err := s.exchange(req.Context(), out, token, turn, done)
+		if err != nil {
+			over()
+		}
+		came <- arrival{resp, err}
+	}()
+	select {
+	case it := <-came:
+		return it.handOver(req.Context(), cancel, over)
+	case <-req.Context().Done():
+	}
+	if !errors.Is(req.Context().Err(), context.DeadlineExceeded) {
+		cancel()
+		it := <-came
+		return it.handOver(req.Context(), cancel, over)
+	}
+	// It is too late for who asked, but not to hear that the forge wants to be left alone.
+	late := time.AfterFunc(linger, cancel)
+	go func() {
+		if it := <-came; it.err == nil {
+			_ = it.resp.Body.Close()
+			over()
+		}
+		late.Stop()
+	}()
+	return nil, req.Context().Err()
+}
+
+// linger is how long the head of an answer is waited for, to learn from it, when who asked has given up.
+const linger = 5 * time.Second
+
+// arrival is what came of a request that was sent.
+type arrival struct {
+	resp *http.Response
+	err  error
+}
+
+// handOver gives an answer to who asked. From then on the request lasts no longer than ctx; over ends it.
+func (it arrival) handOver(ctx context.Context, cancel, over func()) (*http.Response, error) {
+	if it.err != nil {
+		return nil, it.err
+	}
+	stop := context.AfterFunc(ctx, cancel)
+	it.resp.Body = &freeing{ReadCloser: it.resp.Body, free: func() { stop(); over() }}
+	return it.resp, nil
+}
+
+// exchange sends a request whose turn has come, and learns from the head of the answer. asked is the context of who asks,
+// who may be gone when it comes; done takes what it says about the health of the other side.
+func (s *sender) exchange(asked context.Context, out *http.Request, token sentry.Secret, turn *waiter, done func(error)) (*http.Response, error) {
+	a := s.account
 	resp, err := s.next.RoundTrip(out)
 	if err != nil {
-		cancel()
-		turn.free()
-		if req.Context().Err() != nil || errors.As(err, new(*OffOriginError)) {
+		if asked.Err() != nil || errors.As(err, new(*OffOriginError)) {
 			done(errSaysNothing)
 		} else {
 			done(err)
@@ -322,13 +374,10 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 	}
 	if limited {
 		_ = resp.Body.Close()
-		cancel()
-		turn.free()
 		return nil, &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: &StatusError{
-			Status: resp.StatusCode, Said: message(said), Header: resp.Header, address: bare(req.URL),
+			Status: resp.StatusCode, Said: message(said), Header: resp.Header, address: bare(out.URL),
 		}}
 	}
-	resp.Body = &freeing{ReadCloser: resp.Body, free: func() { cancel(); turn.free() }}
 	return resp, nil
 }
 

@@ -637,11 +637,6 @@ func TestFaults(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			for _, fault := range faults {
-				if kind == "GitLab" && fault.name == "403 for an empty budget" {
-					// GitLab refuses with 429 (docs.gitlab.com/security/rate_limits). Where it is made to do it as GitHub does,
-					// a few questions over Git still come in the first moment: one history in some fifty.
-					continue
-				}
 				t.Run(fault.name, func(t *testing.T) {
 					for seed := range seeds {
 						t.Run(fmt.Sprint(seed), func(t *testing.T) {

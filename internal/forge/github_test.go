@@ -1,7 +1,10 @@
 package forge_test
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -286,6 +289,46 @@ func TestGitHubSecondaryLimit(t *testing.T) {
 			})
 		})
 	}
+}
+
+// That GitHub wants to be left alone is heard although whoever asked it has given up meanwhile.
+func TestGitHubRefusalComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, lab := githubRig(t, forgetest.GitHubOptions{}, 50)
+		r.right(r.ask(false), "GraphQL")
+		lab.Fail(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			if strings.Contains(req.URL.Path, ".git/") {
+				next.ServeHTTP(w, req)
+				return
+			}
+			_, _ = io.Copy(io.Discard, req.Body)
+			time.Sleep(3 * time.Second)
+			lab.Forbid(req, 5*time.Minute)
+			w.Header().Set("Retry-After", "300")
+			http.Error(w, "later", http.StatusForbidden)
+		})
+		asks := make([]forge.Ask, len(r.all))
+		for i, one := range r.all {
+			asks[i].Repository = one
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		for i, a := range r.forges.Heads(ctx, asks) {
+			if a.Err == nil {
+				t.Fatalf("%s answers in time: %s", r.all[i].Name, show(a))
+			}
+		}
+		time.Sleep(2 * time.Second)
+		spent := r.requests(func() {
+			for range 12 {
+				r.right(r.ask(false), "ls-refs")
+				time.Sleep(20 * time.Second)
+			}
+		})
+		if spent.API != 0 || spent.Forbidden != 0 {
+			t.Errorf("it cost %+v", spent)
+		}
+	})
 }
 
 // What GitHub has asked for holds after the configuration was read again, too, though nothing in it is as it was.

@@ -32,14 +32,13 @@ func (w *waiter) learn(resp *http.Response, body []byte) (wait time.Duration, li
 	switch {
 	case limited && !asked && told.known && told.remaining == 0:
 		// The purse is empty: it waits for its next window, the others do not.
-		p := b.purse(w.purse, now)
-		wait = p.reset.Add(margin).Sub(now)
+		wait = b.purse(w.purse, now).drain(now)
 		if b.empty++; b.empty > 1 { // and it was empty after it should have been filled: something else is meant
 			wait = max(wait, b.pause(0, false, refusal(resp.StatusCode, body), now))
 		}
 	case limited, asked:
 		wait = b.pause(said, asked, refusal(resp.StatusCode, body), now)
-	case resp.StatusCode < 500 && !now.Before(b.closed):
+	case resp.StatusCode < 500 && !now.Before(b.closed) && !now.Before(b.purse(w.purse, now).until):
 		b.strikes, b.empty = 0, 0
 	}
 	b.pump(now)
@@ -62,14 +61,18 @@ func (b *budget) pauseFor(said time.Duration, reason string) time.Duration {
 func (b *budget) exceeded(p purse, said time.Duration, reason string) time.Duration {
 	b.mu.Lock()
 	now := time.Now()
-	w := b.purse(p, now)
-	if w.limit > 0 && w.remaining == 0 {
+	if w := b.purse(p, now); w.limit > 0 && w.remaining == 0 {
 		defer b.mu.Unlock()
-		at, _ := w.moment(asking, 1, now)
-		return at.Sub(now)
+		return w.drain(now)
 	}
 	b.mu.Unlock()
 	return b.pauseFor(said, reason)
+}
+
+// drain notes that a purse is empty until its next window, by the word of a refusal. It gives how long that is.
+func (w *window) drain(now time.Time) time.Duration {
+	w.until = later(w.until, w.reset.Add(margin))
+	return w.until.Sub(now)
 }
 
 // pause closes the budget: for as long as was said, else for a minute, and twice as long each time that this was not
