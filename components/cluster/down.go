@@ -74,11 +74,15 @@ func down(l layout) error {
 		}
 		errs = append(errs, p.end(stopSignal(p.Name)))
 	}
+	sockets := shimSockets(l)
 	errs = append(errs, endPods(l))
 	for _, p := range ours {
 		errs = append(errs, p.end(syscall.SIGTERM))
 	}
 	errs = append(errs, endStrays(l), unmountAll(l))
+	for _, socket := range sockets {
+		os.Remove(socket) // most have done so themselves
+	}
 	if c, err := loadCluster(l); err == nil && c.Node {
 		errs = append(errs, c.Network.remove(l), restore(l))
 	}
@@ -114,6 +118,19 @@ func stopSignal(name string) syscall.Signal {
 		return syscall.SIGTERM
 	}
 	return syscall.SIGKILL
+}
+
+// shimSockets are the sockets of the pods' shims, which are in a folder that every containerd of this machine shares.
+func shimSockets(l layout) []string {
+	files, _ := filepath.Glob(filepath.Join(l.short, "containerd", "io.containerd.runtime.v2.task", "*", "*", "address"))
+	var sockets []string
+	for _, file := range files {
+		address, err := os.ReadFile(file)
+		if path, ok := strings.CutPrefix(string(address), "unix://"); ok && err == nil {
+			sockets = append(sockets, path)
+		}
+	}
+	return sockets
 }
 
 // endPods ends every process in the pods' control groups, and the shims above them.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // layout tells where everything of one cluster is. All of it is below .cache/cluster of the project, but for what the kernel
@@ -36,6 +37,19 @@ func newLayout(root string) (layout, error) {
 	}
 	dir := filepath.Join(cache, "cluster")
 	return layout{cache: cache, dir: dir, run: filepath.Join(dir, "run"), id: id, short: short}, nil
+}
+
+// lock waits until no other program changes this cluster, and keeps others waiting until unlock.
+func (l layout) lock() (unlock func(), err error) {
+	file, err := os.OpenFile(filepath.Join(l.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return func() { file.Close() }, nil
 }
 
 // at is a path in the state folder.

@@ -10,15 +10,14 @@ import (
 	"path/filepath"
 )
 
-const usage = `usage: cluster COMMAND
+var errUsage = errors.New(`usage: cluster COMMAND
 
   up                         start the cluster, or say that it runs
   down                       end it, and remove every trace
   stop PART, start PART      end one part, start it again: kube-apiserver, tekton, …
   import ARCHIVE...          load docker-archives into the node
   image NAME FILE=PATH...    write a docker-archive of files to standard output; the first is its entry point
-  parts                      the parts, their processes and logs
-`
+  parts                      the parts, their processes and logs`)
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -30,7 +29,7 @@ func main() {
 // run is the program: one command with its arguments.
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New(usage)
+		return errUsage
 	}
 	command, args := args[0], args[1:]
 	switch command {
@@ -43,6 +42,13 @@ func run(args []string) error {
 	l, err := findLayout()
 	if err != nil {
 		return err
+	}
+	if command != "parts" {
+		unlock, err := l.lock()
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
 	switch {
 	case command == "up" && len(args) == 0:
@@ -58,7 +64,7 @@ func run(args []string) error {
 	case command == "parts" && len(args) == 0:
 		return listParts(l)
 	}
-	return errors.New(usage)
+	return errUsage
 }
 
 // findLayout finds the project above the working folder; the cluster belongs to it.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -80,16 +82,27 @@ func (n network) remove(l layout) error {
 			}
 		}
 	}
-	leases, err := filepath.Glob("/var/lib/cni/results/sentry-" + l.id + "-*")
+	return removeResults(l)
+}
+
+// removeResults removes what the plugins wrote of our pods: of their interface in the cluster's network, and of their loopback.
+func removeResults(l layout) error {
+	const dir = "/var/lib/cni/results/"
+	own := dir + "sentry-" + l.id + "-"
+	files, err := filepath.Glob(own + "*")
 	if err != nil {
 		return err
 	}
-	for _, file := range leases {
-		if err := os.Remove(file); err != nil {
-			return err
+	var errs []error
+	for _, file := range files {
+		pod := strings.TrimSuffix(strings.TrimPrefix(file, own), "-eth0")
+		for _, name := range []string{file, dir + "cni-loopback-" + pod + "-lo"} {
+			if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // freePorts gives ports of loopback for which nobody listens, none of those that the system hands out by itself, so that

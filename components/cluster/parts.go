@@ -25,7 +25,7 @@ func (c *cluster) etcd() process {
 	return process{Name: "etcd", Args: []string{
 		"etcd", "--data-dir", c.at("etcd"), "--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default=" + peer,
-		"--heartbeat-interval", "1000", "--election-timeout", "5000", // nobody listens to the heart of a single one
+		"--heartbeat-interval", "300", "--election-timeout", "1500", // nobody listens to the heart of a single one
 		"--unsafe-no-fsync", "--logger", "zap", "--log-level", "warn",
 	}}
 }
@@ -155,7 +155,11 @@ healthzPort: %[3]s
 readOnlyPort: 0
 tlsCertFile: %[4]s/kubelet.crt
 tlsPrivateKeyFile: %[4]s/kubelet.key
-authentication: {anonymous: {enabled: false}, webhook: {enabled: false}, x509: {clientCAFile: %[4]s/ca.crt}}
+authentication:
+  anonymous: {enabled: false}
+  webhook: {enabled: false}
+  x509:
+    clientCAFile: %[4]s/ca.crt
 authorization: {mode: AlwaysAllow}
 containerRuntimeEndpoint: unix://%[5]s
 cgroupDriver: cgroupfs

@@ -176,7 +176,7 @@ func (c *cluster) installTekton() error {
 			return err
 		}
 		if len(files) == 0 {
-			return fmt.Errorf("Tekton's folder %s has no %s", config, pattern)
+			return fmt.Errorf("the folder with Tekton's settings, %s, has no %s", config, pattern)
 		}
 		for _, file := range files {
 			text, err := os.ReadFile(file)
@@ -250,8 +250,8 @@ func (c *cluster) tell() error {
 	}
 	fmt.Printf(`Kubernetes %s with Tekton %s; left out: %s.
 
-  export KUBECONFIG=%s
-  %s get pods -A
+  export KUBECONFIG=%q
+  %q get pods -A
 
 Pods reach this machine at %s. "make cluster-down" ends it.
 `, i.Kubernetes, i.Tekton, i.LeftOut, i.Kubeconfig, i.Kubectl, i.Host)
