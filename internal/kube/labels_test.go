@@ -68,7 +68,7 @@ func TestIdentity(t *testing.T) {
 	if want := (origin{"12", "12-a-1", "g", id.Repository, "c0ffee", 2}); told != want {
 		t.Errorf("the origin is %+v, want %+v", told, want)
 	}
-	if NewNonce() == NewNonce() {
+	if a, b := NewNonce(), NewNonce(); a == b {
 		t.Error("two nonces are the same")
 	}
 }
