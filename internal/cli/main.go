@@ -74,6 +74,7 @@ func (a *app) main(ctx context.Context, args []string) int {
 		a.root.SetIn(a.stdin)
 		a.root.SetOut(a.out.Writer)
 		a.root.SetErr(a.err.Writer)
+		exact(a.root)
 		err = a.root.ExecuteContext(ctx)
 		var known *problem
 		if err != nil && !a.ran && !errors.As(err, &known) {

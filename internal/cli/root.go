@@ -42,11 +42,7 @@ Exit codes: 0 ok, 1 the rollout or a check failed, 2 wrong usage or configuratio
 		if len(args) == 0 {
 			return nil
 		}
-		p := &problem{code: exitUsage, message: "there is no command \"" + args[0] + "\"", hint: "`sentry help` lists the commands"}
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			p.hint = "did you mean " + strings.Join(near, " or ") + "?"
-		}
-		return p
+		return noCommand(cmd, args[0])
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -90,6 +86,50 @@ Exit codes: 0 ok, 1 the rollout or a check failed, 2 wrong usage or configuratio
 	}
 	root.AddCommand(newVersion(a))
 	return root
+}
+
+// exact makes help and completion, which come with cobra, refuse what they do not know, as the other verbs do. The streams
+// of root are set.
+func exact(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
+	for _, verb := range root.Commands() {
+		switch verb.Name() {
+		case "completion":
+			verb.Args = func(cmd *cobra.Command, args []string) error {
+				if len(args) == 0 {
+					return nil
+				}
+				var shells []string
+				for _, shell := range cmd.Commands() {
+					shells = append(shells, shell.Name())
+				}
+				return usage("there are no completions for %q; use one of %s", args[0], strings.Join(shells, ", "))
+			}
+			verb.RunE = needsVerb
+		case "help":
+			verb.PreRunE = func(_ *cobra.Command, args []string) error {
+				at := root
+				for _, name := range args {
+					i := slices.IndexFunc(at.Commands(), func(c *cobra.Command) bool { return c.Name() == name || c.HasAlias(name) })
+					if i < 0 {
+						return noCommand(at, strings.Join(args, " "))
+					}
+					at = at.Commands()[i]
+				}
+				return nil
+			}
+		}
+	}
+}
+
+// noCommand is the problem of a command that there is not below another.
+func noCommand(below *cobra.Command, name string) error {
+	p := &problem{code: exitUsage, message: "there is no command \"" + name + "\"", hint: "`sentry help` lists the commands"}
+	if near := below.SuggestionsFor(name); len(near) > 0 {
+		p.hint = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return p
 }
 
 var logLevels = []string{"debug", "info", "warn", "error", "fatal"}

@@ -150,7 +150,7 @@ func (v *statusView) show(ctx context.Context, c *client) error {
 	}
 	for _, g := range v.status.Items {
 		state := string(g.State)
-		if before, known := v.states[g.Name]; known && before != state && v.live == nil && !v.app.asJSON() {
+		if v.states[g.Name] != state && v.live == nil && !v.app.asJSON() {
 			v.say(fmt.Sprintf("group %s: %s", g.Name, state))
 		}
 		v.states[g.Name] = state

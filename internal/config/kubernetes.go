@@ -34,7 +34,7 @@ func namespaces[T any](field func(*T) *[]string) codec[T] {
 		seen := map[string]bool{}
 		for i, name := range *field(into) {
 			if name != "" && seen[name] {
-				d.wrong(at.item(i), follow(n).Content[i], fmt.Sprintf("the namespace %q is there twice", name), "")
+				d.wrong(at.item(i), follow(n).Content[i], fmt.Sprintf("the namespace %q is there twice", name), "keep one of them")
 			}
 			seen[name] = true
 		}

@@ -193,7 +193,7 @@ func checkMonitor(d *decoder, at *place, n *yaml.Node, given map[string]*yaml.No
 		for i, p := range m.Branches {
 			if text := p.String(); text != "" && seen[text] {
 				item := follow(follow(branches).Content[i])
-				d.wrong(at.at("branches").item(i), item, fmt.Sprintf("the branch %q is there twice", clip(item.Value, 60)), "")
+				d.wrong(at.at("branches").item(i), item, fmt.Sprintf("the branch %q is there twice", clip(item.Value, 60)), "keep one of them")
 			} else {
 				seen[text] = true
 			}

@@ -1,6 +1,9 @@
 package sentry
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Status is where a rollout, a deployment or a step stands. A terminal status is final.
 type Status string
@@ -29,7 +32,7 @@ func ParseStatus(s string) (Status, error) {
 			return known, nil
 		}
 	}
-	return "", fmt.Errorf("%q is not a status; use one of %v", s, Statuses())
+	return "", fmt.Errorf("%q is not a status; use one of %s", s, strings.Trim(strings.ReplaceAll(fmt.Sprint(Statuses()), " ", ", "), "[]"))
 }
 
 // Terminal reports whether nothing can follow s.
