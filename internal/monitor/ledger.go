@@ -58,8 +58,15 @@ func (m *Monitor) sayAnswers(r *repository, now time.Duration) {
 	m.options.Log.Info("a repository answers again", logger.KeyRepository, r.config.Name)
 	m.say(sentry.Decision{
 		Verb: sentry.Answering, Group: r.group.Name, Repository: r.config.Name,
-		Reason: fmt.Sprintf("answers again, after %v in which %d questions failed", (now - r.failing).Round(time.Second), r.failures),
+		Reason: fmt.Sprintf("answers again, after %v in which %s", (now - r.failing).Round(time.Second), failed(r.failures)),
 	})
+}
+
+func failed(questions int32) string {
+	if questions == 1 {
+		return "a question failed"
+	}
+	return fmt.Sprintf("%d questions failed", questions)
 }
 
 // sayLane tells what became of a lane. People know it by its host.
