@@ -44,10 +44,33 @@ cluster: ## a real Kubernetes with Tekton for the tests, built once (ten minutes
 cluster-down: ## ends that Kubernetes, and removes every trace of it
 	./components/cluster/down
 
-KUBE_PACKAGES ?= ./internal/kube/...
+KUBE_PACKAGES ?= ./internal/kube/... ./helm
 .PHONY: test-kube
 test-kube: ## everything about Kubernetes and Tekton, with a cluster that was started for it, or is up, or KUBECONFIG names
 	SENTRY_NEED_KUBE=1 ./components/cluster/with $(TOOL) gotestsum --format pkgname -- $(RACE) -p 1 -count 1 -timeout 40m $(KUBE_PACKAGES)
+
+.PHONY: helm
+helm: ## a helm for the tests, built once (two minutes)
+	./components/helm/build
+
+.PHONY: helm-lint
+helm-lint: helm ## the chart and the manifests: helm's lint, every value, what is refused
+	$(GO) test -count 1 -skip '^TestCluster' ./helm
+
+.PHONY: manifests
+manifests: helm ## k8s/ and the schema of the chart's values anew, from the chart and the program
+	$(GO) test -count 1 -run '^(TestManifests|TestSchemaOfTheConfiguration)$$' ./helm -update
+
+# localhost/ is no registry: nobody else's image is meant.
+IMAGE ?= localhost/sentry:$(shell sed -n 's/^appVersion: "\(.*\)"/\1/p' helm/sentry/Chart.yaml)
+
+.PHONY: docker
+docker: ## the image, with Docker or buildah: IMAGE=localhost/sentry:0.1.0
+	VERSION=$(VERSION) ./tools/image-build $(IMAGE)
+
+.PHONY: image-test
+image-test: ## the image, built twice, and what is promised of it (without a Docker engine: Linux, root, buildah, debootstrap)
+	./tools/image-test $(IMAGE)
 
 .PHONY: test-long
 test-long: ## the scheduler's model over 100,000 sequences (about half an hour)

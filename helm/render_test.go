@@ -186,7 +186,7 @@ func TestRender(t *testing.T) {
 				t.Error(granted(r.only(t, "Role")))
 			}
 		}},
-		"no cluster, no token": {values{"kubernetes": map[string]any{"enabled": false}}, noToken},
+		"no cluster, no token":      {values{"kubernetes": map[string]any{"enabled": false}}, noToken},
 		"another cluster, no token": {values{"config": map[string]any{"kubernetes": map[string]any{"kubeconfig": "/run/secrets/sentry/kubeconfig"}}}, noToken},
 		"a token that ends": {nil, func(t *testing.T, r release) {
 			volume := named(t, r.pod(t), "volumes", "api")
@@ -204,7 +204,7 @@ func TestRender(t *testing.T) {
 		"a script stays as it is": {values{"config": map[string]any{"repositories": []any{map[string]any{
 			"name":    "shop",
 			"monitor": map[string]any{"repo_url": "https://git.example.com/shop", "branches": []any{"main"}, "repo_type": "github", "auth": map[string]any{"app": map[string]any{"id": 123456789012, "installation": 7000000, "private_key_file": "/k"}}},
-			"deploy": map[string]any{"qa_repo_url": "https://git.example.com/qa", "qa_repo_branch": "main", "commands": []any{script}},
+			"deploy":  map[string]any{"qa_repo_url": "https://git.example.com/qa", "qa_repo_branch": "main", "commands": []any{script}},
 		}}}}, func(t *testing.T, r release) {
 			c, _, err := config.Parse("sentry.yaml", []byte(r.configuration(t)), config.Options{})
 			if err != nil {
