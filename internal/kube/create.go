@@ -48,9 +48,9 @@ type document struct {
 // anything is created: only PipelineRuns, only namespaces that id may use. They get the labels and annotations that the
 // gateway gives, and are told to r as the gateway tells them.
 //
-// A param of a run's spec.params whose name is the key of params, whatever its case and with "-" or "." for "_", gets
-// that value in place of its own: SENTRY_COMMIT, sentry_commit, sentry-commit and sentry.commit are one. A param that the
-// run does not name is not added.
+// A param that a run names in spec.params, or declares in spec.pipelineSpec.params, gets its value of params, in place of
+// its own, where its name is the key, whatever its case and with "-" or "." for "_": SENTRY_COMMIT, sentry_commit,
+// sentry-commit and sentry.commit are one. A param that the run does not name is not added.
 //
 // A generateName is completed by Sentry, with letters of the nonce, so that a request whose answer was lost can be sent
 // again. While the API server does not answer Create goes on until ctx ends. A name that exists is ours if its nonce is;
@@ -209,13 +209,11 @@ func (c *Cluster) check(object map[string]any, id Identity) (document, error) {
 func setParams(object map[string]any, params map[string]string) error {
 	spec, _ := object["spec"].(map[string]any)
 	list, _ := spec["params"].([]any)
+	given := map[string]bool{}
 	for _, item := range list {
-		param, ok := item.(map[string]any)
-		if !ok {
-			continue
-		}
-		name, _ := param["name"].(string)
-		value, known := params[strings.NewReplacer("-", "_", ".", "_").Replace(strings.ToUpper(name))]
+		param, _ := item.(map[string]any)
+		name, value, known := paramValue(param, params)
+		given[name] = true
 		if !known {
 			continue
 		}
@@ -225,7 +223,28 @@ func setParams(object map[string]any, params map[string]string) error {
 		}
 		param["value"] = value
 	}
+	pipeline, _ := spec["pipelineSpec"].(map[string]any)
+	declared, _ := pipeline["params"].([]any)
+	for _, item := range declared {
+		param, _ := item.(map[string]any)
+		name, value, known := paramValue(param, params)
+		if !known || given[name] {
+			continue
+		}
+		if kind, typed := param["type"]; typed && kind != "string" {
+			return fmt.Errorf("its pipeline declares param %s of type %v; Sentry's value for it is a string", name, kind)
+		}
+		list = append(list, map[string]any{"name": name, "value": value})
+		spec["params"] = list
+	}
 	return nil
+}
+
+// paramValue gives the name of a param, and Sentry's value for it.
+func paramValue(param map[string]any, params map[string]string) (name, value string, known bool) {
+	name, _ = param["name"].(string)
+	value, known = params[strings.NewReplacer("-", "_", ".", "_").Replace(strings.ToUpper(name))]
+	return name, value, known
 }
 
 // body gives the request that creates the document, and the name of what it creates.
