@@ -66,32 +66,32 @@ func (t *tracker) cancel(ctx context.Context, a *api, i int) error {
 	if err := t.resolve(ctx, a, i); err != nil || t.run(i).Status.Terminal() {
 		return err
 	}
-	tidy := tidyTime
-	if deadline, ok := ctx.Deadline(); ok {
-		tidy = min(tidy, time.Until(deadline)/2)
-	}
-	c := &canceler{t: t, i: i, api: a, run: t.run(i), harder: time.Now().Add(tidy)}
+	c := &canceler{t: t, i: i, api: a, run: t.run(i)}
 	var wait patience
+	last := errNotEnded
 	for {
 		ended, err := c.step(ctx)
 		if ended {
 			return nil
 		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w; %w", last, context.Cause(ctx))
+		}
 		c.tell(err)
 		pause := cancelPoll
-		if err != nil {
-			pause = wait.after(err)
+		if last = errNotEnded; err != nil {
+			last, pause = err, wait.after(err)
 		} else {
 			wait.reset()
 		}
 		if end := sleep(ctx, pause); end != nil {
-			if err == nil {
-				err = errors.New("it has not ended yet")
-			}
-			return fmt.Errorf("%w; %w", err, end)
+			return fmt.Errorf("%w; %w", last, end)
 		}
 	}
 }
+
+// errNotEnded is all that can be said of a run that was asked to end.
+var errNotEnded = errors.New("it has not ended yet")
 
 // tell tells of an outage.
 func (c *canceler) tell(err error) {
@@ -131,12 +131,18 @@ func (c *canceler) step(ctx context.Context) (ended bool, err error) {
 	if c.asked == specCancelTidy && !time.Now().Before(c.harder) || c.asked == specCancel || now.specStatus == specCancel {
 		want = specCancel
 	}
-	if now.specStatus == want && now.canceled {
-		c.asked = want
+	if c.asked == want && now.specStatus == want {
 		return false, nil
 	}
 	if err := c.ask(ctx, path, want); err != nil {
 		return false, err
+	}
+	if c.asked == "" {
+		tidy := tidyTime
+		if deadline, ok := ctx.Deadline(); ok {
+			tidy = min(tidy, time.Until(deadline)/2)
+		}
+		c.harder = time.Now().Add(tidy)
 	}
 	if c.asked != want {
 		c.t.say("pipeline run %s/%s: asked Tekton to end it (%s)", c.run.Namespace, c.run.Name, want)
