@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	giteaPairs = 100 // pushes to either repository, by turns
+	giteaPairs = 60 // pushes to either repository, by turns
 
 	goalDetected    = 15 * time.Millisecond // p50
 	goalDetectedMax = 80 * time.Millisecond // p99
@@ -32,9 +32,13 @@ const (
 )
 
 // TestRatiosGitea pushes to a real Gitea over HTTP, and takes the time from the moment at which the branch's file has
-// changed on Gitea's disk: until Sentry, which polls the repository hot, has recorded the change, and until the first byte
-// of the command that it runs for it. Beside that stands a repository with a webhook, in the same Gitea, by turns: until
-// the receiver has it, and until the first byte of a command in the clone that it makes then.
+// changed on Gitea's disk: until Sentry, which polls the repository hot, knows of it, has recorded it, and until the first
+// byte of the command that it runs for it. Beside that stands a repository with a webhook, in the same Gitea, by turns: until
+// the receiver has it, which records nothing, and until the first byte of a command in the clone that it makes then.
+//
+// To be hot takes of the forge's time, and of that Sentry spends no more than it has saved (12 s, when it has been quiet for
+// ten minutes or has just begun) and one part in fifty of what passes. A push every few seconds is more than that pays for
+// in the long run: a few minutes of them are what the table is about.
 func TestRatiosGitea(t *testing.T) {
 	machine := measure.Alone(t)
 	l := newGiteaLab(t)
@@ -60,17 +64,19 @@ func TestRatiosGitea(t *testing.T) {
 		return p50, p99, ratio
 	}
 	p50, p99, ratio := row("it is known", func(s seen) time.Duration { return s.known.Sub(s.moved) })
-	table.Note("it is known: Sentry has recorded it durably; the receiver has the webhook. Goal p50 at most %s, p99 at most %s: %s; at least %d× sooner: %s",
+	row("it is recorded", func(s seen) time.Duration { return s.recorded.Sub(s.moved) })
+	table.Note("it is known: Sentry has the answer that tells it; the receiver has the webhook. Goal p50 at most %s, p99 at most %s: %s; at least %d× sooner: %s",
 		measure.Time(goalDetected), measure.Time(goalDetectedMax), measure.Verdict(p50 <= goalDetected && p99 <= goalDetectedMax),
 		goalSooner, measure.Verdict(ratio >= goalSooner))
 	p50, _, ratio = row("the command's first byte", func(s seen) time.Duration { return s.wrote.Sub(s.moved) })
+	table.Note("it is recorded: durably, with who made the commit; by the receiver not at all.")
 	table.Note("the command's first byte: in a fresh tree of the QA repository; with the webhook after git clone --depth 1. Goal p50 at most %s: %s; at least %d× sooner: %s",
 		measure.Time(goalByte), measure.Verdict(p50 <= goalByte), goalByteSooner, measure.Verdict(ratio >= goalByteSooner))
 	table.Print()
 }
 
 // seen is when what was done for one push.
-type seen struct{ moved, known, wrote time.Time }
+type seen struct{ moved, known, recorded, wrote time.Time }
 
 func sorted(all []seen, of func(seen) time.Duration) []time.Duration {
 	var list []time.Duration
@@ -169,7 +175,8 @@ func (l *giteaLab) bySentry(t *testing.T) seen {
 	time.Sleep(200*time.Millisecond + rand.N(200*time.Millisecond))
 	moved := l.push(t, giteaWatched)
 	s := seen{moved: moved, wrote: l.byte(t)}
-	s.known = l.sentry.wait("a head has moved").Time
+	s.known = l.sentry.wait("a head is found elsewhere").Time
+	s.recorded = l.sentry.wait("a head has moved").Time
 	if end := l.sentry.wait("rollout ended"); end.Status != "succeeded" {
 		t.Fatalf("the rollout %s", end.Status)
 	}
@@ -188,7 +195,7 @@ func (l *giteaLab) byWebhook(t *testing.T) seen {
 		select {
 		case h := <-l.hooks:
 			if h.commit == want { // another one is of a push before there was a webhook
-				s.known = h.at
+				s.known, s.recorded = h.at, h.at
 			}
 		case <-late:
 			t.Fatal("no webhook")

@@ -238,7 +238,7 @@ func (m *Monitor) accept(r *repository, e *end, now time.Duration) {
 	switch {
 	case active:
 		r.polls, r.changed = 0, now
-		m.heatUp(r, now)
+		m.simmer(r, now)
 	case !hot && r.polls < cold:
 		r.polls++
 	}

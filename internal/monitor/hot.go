@@ -8,12 +8,13 @@ import (
 
 // The functions of this file are called with Monitor.mu held, but for Warm.
 
-// heat is why a repository is hot: asked as often as every few hundredths of a second, for a while. Something has moved, or
-// is said to have, and more often follows; or its group is being rolled out.
+// heat is why a repository is hot: asked as often as every few hundredths of a second, for a while. Something is said to
+// have moved, or its group is being rolled out; or it has come, and more may follow.
 type heat struct {
 	repository *repository
-	since      time.Duration // when it last became so
+	since      time.Duration // when it last became so; hotLater before that where it is what remains of it
 	took       time.Duration // the last question about it while it was
+	hinted     bool          // something is said to have moved, and has not come yet
 }
 
 // allowance bounds the time that hot questions take of one server: what is not used is saved, up to hotSaved. It is what
@@ -34,7 +35,7 @@ func (a *allowance) now(now time.Duration) time.Duration {
 // take notes that a hot question has taken its time.
 func (a *allowance) take(took, now time.Duration) { a.left = a.now(now) - took }
 
-// Warm says of which groups a rollout is running: their repositories are hot as long as it does.
+// Warm says of which groups a rollout is running: their repositories are hot as long as it does, and simmer after it.
 func (m *Monitor) Warm(groups map[string]bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -45,10 +46,18 @@ func (m *Monitor) Warm(groups map[string]bool) {
 	for g := range m.warm {
 		begun = begun || !former[g]
 	}
-	if !begun || !m.running {
+	if !m.running {
 		return
 	}
 	now := m.now()
+	for _, h := range m.hot {
+		if g := h.repository.group.Name; former[g] && !m.warm[g] && !h.hinted {
+			m.simmer(h.repository, now)
+		}
+	}
+	if !begun {
+		return
+	}
 	for _, r := range m.order {
 		if g := r.group.Name; m.warm[g] && !former[g] && r.phase != resting {
 			m.heatUp(r, now)
@@ -59,21 +68,33 @@ func (m *Monitor) Warm(groups map[string]bool) {
 	}
 }
 
-// heatUp makes a repository hot, in the place of the one that has been so for longest where there are many.
-func (m *Monitor) heatUp(r *repository, now time.Duration) {
+// heatUp makes a repository hot, in the place of the one that has been so for longest where there are many. since is now,
+// or before where it is not to be so hot any more.
+func (m *Monitor) heatUp(r *repository, since time.Duration) {
 	if h := r.heat; h != nil {
-		h.since = now
+		h.since = since
 		return
 	}
 	if len(m.hot) >= maxHot {
 		oldest := slices.MinFunc(m.hot, func(a, b *heat) int { return int(a.since - b.since) })
-		if oldest.since >= now {
+		if oldest.since >= since {
 			return // all of them became so just now
 		}
 		m.cool(oldest.repository)
 	}
-	r.heat = &heat{repository: r, since: now}
+	r.heat = &heat{repository: r, since: since}
 	m.hot = append(m.hot, r.heat)
+}
+
+// simmer is for a repository in which has come what might: it is as hot as one from which nothing has come for hotLater. What
+// is left of the server's time is for the next one of which something is said.
+func (m *Monitor) simmer(r *repository, now time.Duration) {
+	if r.heat != nil {
+		if r.heat.hinted = false; m.warm[r.group.Name] {
+			return
+		}
+	}
+	m.heatUp(r, now-hotLater)
 }
 
 // cool ends it. What is planned for a repository stays so.

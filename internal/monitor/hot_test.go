@@ -23,7 +23,7 @@ func (w *world) since(repository string, begin time.Duration) []time.Duration {
 	return out
 }
 
-// The curve: often at first, more and more seldom, and no longer than said.
+// The curve: often at first, more and more seldom, and no longer than said; after a change from where it is not that often.
 func TestHotCurve(t *testing.T) {
 	for _, reason := range []string{"hint", "change", "late"} {
 		t.Run(reason, func(t *testing.T) {
@@ -49,18 +49,22 @@ func TestHotCurve(t *testing.T) {
 				default:
 					w.Hint("r0")
 				}
+				seen, least, most := hotSpan, 200, 230
+				if reason == "change" {
+					seen, least, most = hotSpan-hotLater, 30, 40
+				}
 				w.wait(minute)
 				moments := w.since("r0", begin)
-				if moments[0] != 0 || len(moments) < 200 || len(moments) > 230 {
+				if moments[0] != 0 || len(moments) < least || len(moments) > most {
 					t.Fatalf("%d questions, the first after %v", len(moments), moments[0])
 				}
 				for i, d := range gaps(moments) {
-					want := max(hotFirst, moments[i]/hotDecay)
+					want := max(hotFirst, (moments[i]+hotSpan-seen)/hotDecay)
 					if d != want {
 						t.Fatalf("after %v it waits %v, want %v", moments[i], d, want)
 					}
 				}
-				if last := moments[len(moments)-1]; last < 29*time.Second || last > 31*time.Second {
+				if last := moments[len(moments)-1]; last < seen-time.Second || last > seen+time.Second {
 					t.Errorf("hot for %v", last)
 				}
 				for _, other := range []string{"r1", "r2"} {
@@ -89,11 +93,50 @@ func TestHotLatency(t *testing.T) {
 			w.forge.push("r", "main", fmt.Sprint("c", i))
 			w.wait(100 * time.Millisecond)
 			waits = append(waits, recorded.Sub(pushed))
+			w.Hint("r") // of what comes next
 		}
 		slices.Sort(waits)
 		if waits[0] < 0 || waits[30] > 15*time.Millisecond || waits[59] > 40*time.Millisecond {
 			t.Errorf("from the push to its record: %v at best, %v in the middle, %v at worst", waits[0], waits[30], waits[59])
 		}
+	})
+}
+
+// What was hinted at is waited for closely until it has come, whatever else ends meanwhile; then the server is left in peace.
+func TestHotUntilItHasCome(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.run(w.filled([]config.Repository{repo("r", "h", time.Hour)})...)
+		w.wait(10 * minute)
+		asked := func(d time.Duration) int {
+			begin := time.Since(w.begin)
+			w.wait(d)
+			return len(w.since("r", begin))
+		}
+		often := func(when string, hot bool) {
+			t.Helper()
+			if n := asked(time.Second); hot && n < 45 || !hot && (n < 2 || n > 5) {
+				t.Errorf("%s it is asked %d times in a second", when, n)
+			}
+		}
+		w.Hint("r")
+		often("after a hint", true)
+		w.forge.push("r", "main", "B")
+		w.wait(100 * time.Millisecond)
+		often("when it has come", false)
+		w.Warm(map[string]bool{"g": true})
+		often("while it is rolled out", true)
+		w.forge.push("r", "main", "C")
+		w.wait(100 * time.Millisecond)
+		if n := asked(time.Second); n < 25 {
+			t.Errorf("while it is rolled out, and something has come, it is asked %d times in a second", n)
+		}
+		w.Warm(nil)
+		often("after the rollout", false)
+		w.Warm(map[string]bool{"g": true})
+		w.wait(time.Second)
+		w.Hint("r")
+		w.Warm(nil)
+		often("after a rollout, of a hint during that,", true)
 	})
 }
 

@@ -361,7 +361,9 @@ func (m *Monitor) Hint(repository string) {
 		return // all are asked when Run begins
 	}
 	now := m.now()
-	m.heatUp(r, now)
+	if m.heatUp(r, now); r.heat != nil {
+		r.heat.hinted = true
+	}
 	switch r.phase {
 	case scheduled:
 		r.fresh = true

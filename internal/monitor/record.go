@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -62,6 +63,7 @@ func (m *Monitor) describe(ctx context.Context, q *question) {
 // Killed before the transaction ends, or told that it failed: the heads are read again, and the next answer brings what
 // was not recorded. After it: the rollouts are queued, and nothing is owed.
 func (m *Monitor) report(ctx context.Context, q *question) {
+	m.found(q)
 	m.describe(ctx, q)
 	err := m.recorders.Acquire(ctx, 1)
 	if err == nil {
@@ -112,6 +114,23 @@ func (m *Monitor) report(ctx context.Context, q *question) {
 		}
 	}
 	m.log(outcomes)
+}
+
+// found tells of what moved before anything is done about it.
+func (m *Monitor) found(q *question) {
+	if !m.options.Log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	for i := range q.items {
+		if !q.ends[i].moves() {
+			continue
+		}
+		for _, v := range q.ends[i].j.moves {
+			if v.kind == moved {
+				m.options.Log.Debug("a head is found elsewhere", logger.KeyRepository, q.items[i].config.Name, logger.KeyBranch, v.branch, logger.KeyCommit, v.to)
+			}
+		}
+	}
 }
 
 func observations(cfg *config.Repository, group *config.Group, moves []move) []store.Observation {

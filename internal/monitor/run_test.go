@@ -64,7 +64,7 @@ func TestFasterAfterAChange(t *testing.T) {
 		}
 		moments := w.forge.asked("r", w.begin)
 		change := slices.IndexFunc(moments, func(d time.Duration) bool { return d > 10*minute })
-		cooled := slices.IndexFunc(moments, func(d time.Duration) bool { return d > moments[change]+hotSpan }) // see TestHotCurve
+		cooled := slices.IndexFunc(moments, func(d time.Duration) bool { return d > moments[change]+hotSpan-hotLater }) // see TestHotCurve
 		d := gaps(moments[cooled:])
 		low, high := 13500*time.Millisecond, 16500*time.Millisecond
 		for i := range 7 {

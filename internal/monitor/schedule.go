@@ -18,10 +18,12 @@ import (
 //	an answer is doubted             I/4, the last at I after the doubt began  1 s … I: every answer meanwhile must agree
 //	n-th failure in a row            f + u × I/4 × 2ⁿ⁻¹                        f … 1.5 I, with f = min(1 s, I/4)
 //	credentials refused              as after a failure                        at least 1 min, hints included
-//	hot: after a hint or a change,   20 ms at first, then 1/50 of the time     20 ms … 0.6 s, each from where the last
-//	for 30 s                         since                                     question began, and never before its answer;
+//	hot: after a hint, for 30 s,     20 ms at first, then 1/50 of the time     20 ms … 0.6 s, each from where the last
+//	until something has moved        since                                     question began, and never before its answer
 //	… and while its group is         the same, on and on                       20 ms … as if it were not hot
 //	rolled out
+//	… and for 15 s after a change,   as if it had been hot for 15 s            0.3 s … 0.6 s
+//	or a rollout of its group
 //	hot, T of the server's time      T × 12 s / what is left of it             at least, see below
 //	was taken by the last question
 //	one says Retry-After             what it says                              1 s … 1 h, for all of the lane
@@ -59,6 +61,7 @@ const (
 	hotFirst = 20 * time.Millisecond
 	hotDecay = 50 // the wait is one part in so many of the time that it has been hot
 	hotSpan  = 30 * time.Second
+	hotLater = hotSpan / 2 // so long ago it seems to have become hot, once what it was hot for has come
 	hotShare = 50 // one part in so many of a server's time
 	hotSaved = 10 * time.Minute / hotShare
 	hotLeast = hotSaved / hotShare // when there is nothing left, so much is saved up before the next
