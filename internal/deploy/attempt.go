@@ -128,23 +128,23 @@ func (a *attempt) clone(ctx context.Context) Outcome {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	step := a.begin(sentry.StepClone, "clone")
-	state := a.state()
-	made := make(chan Outcome, 1)
-	go func() { made <- a.tree(ctx, step) }()
-	select {
-	case outcome := <-made:
+	state, saved := a.state(), make(chan error, 1)
+	save := func() {
+		err := a.save(state)
+		if err != nil {
+			stop(errLost)
+		}
+		saved <- err
+	}
+	late := time.AfterFunc(ready, save)
+	outcome := a.tree(ctx, step)
+	if late.Stop() {
 		if outcome.Status == sentry.Succeeded && len(a.job.Repository.Deploy.Commands) > 0 {
 			return outcome
 		}
-		made <- outcome // it is the end of the attempt, and what has not begun on disk cannot end there
-	case <-time.After(ready):
+		save() // it is the end of the attempt, and what has not begun on disk cannot end there
 	}
-	err := a.save(state)
-	if err != nil {
-		stop(errLost)
-	}
-	outcome := <-made
-	if err != nil {
+	if err := <-saved; err != nil {
 		return Outcome{sentry.Interrupted, err.Error()}
 	}
 	return outcome
