@@ -44,9 +44,15 @@ func (h *handler) lookAndQueue(ctx context.Context, control Control, cfg *config
 func (h *handler) look(ctx context.Context, control Control, repositories []string) []Unanswered {
 	late := func(name, why string) Unanswered { return Unanswered{Repository: name, Reason: why} }
 	var left []Unanswered
-	if len(repositories) > lookAtMost {
+	unasked := ""
+	if d := control.Info(); d != nil && d.Draining {
+		unasked = "not asked: the daemon is ending"
+	} else if len(repositories) > lookAtMost {
+		unasked = fmt.Sprintf("not asked: these are more than %d repositories", lookAtMost)
+	}
+	if unasked != "" {
 		for _, name := range repositories {
-			left = append(left, late(name, fmt.Sprintf("not asked: these are more than %d repositories", lookAtMost)))
+			left = append(left, late(name, unasked))
 		}
 		return left
 	}

@@ -84,6 +84,21 @@ func TestLookFirst(t *testing.T) {
 	}
 }
 
+// A daemon that ends asks nobody any more. What is asked of it is on disk for the next one.
+func TestADaemonThatEndsDoesNotLook(t *testing.T) {
+	f := newFixture(t)
+	f.control.info = &Daemon{Draining: true}
+	f.control.hint = func(repository string) { t.Errorf("%s is to be asked", repository) }
+	began := time.Now()
+	got := f.trigger("web")
+	if took := time.Since(began); took > lookFor/2 || len(got.Items) != 1 {
+		t.Errorf("queued %+v after %s", got.Items, took)
+	}
+	if want := (Unanswered{"shop", "not asked: the daemon is ending"}); !slices.Contains(got.Unanswered, want) {
+		t.Errorf("%+v", got.Unanswered)
+	}
+}
+
 // TestLookFindsNews: where looking first makes a rollout of what moved begin, that one is the answer, unless it does not
 // have all that was asked for.
 func TestLookFindsNews(t *testing.T) {

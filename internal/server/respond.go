@@ -122,7 +122,11 @@ func answer(w http.ResponseWriter, status int, v any) error {
 // fail writes err in the form of errors. Where the answer has begun it ends it, so that the caller sees it is not whole.
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := asError(err)
-	if e.Status >= http.StatusInternalServerError && e.Status != http.StatusServiceUnavailable && r != nil {
+	switch {
+	case e.Status < http.StatusInternalServerError, e.Status == http.StatusServiceUnavailable, r == nil:
+	case r.Context().Err() != nil: // nobody waits for the answer: the caller went away, or the daemon ends
+		h.Log.Debug("an answer was not waited for", "method", r.Method, "path", r.URL.Path, "error", err)
+	default:
 		h.Log.Error("cannot answer a request", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	if t, ok := w.(*tracker); ok && t.begun {
