@@ -255,8 +255,21 @@ func (a *asker) diagnose(ctx context.Context, x *asked, err error, looked *int) 
 		d = &diagnosis{fault.Kind, a.forges.Diagnose(ctx, x.Repository, err)}
 		x.trouble.Store(d)
 	}
-	return &sentry.Fault{Kind: fault.Kind, RetryAfter: fault.RetryAfter, Err: d.err}
+	err = d.err
+	if fault.Kind == sentry.Unauthorized && a.forges.Refused(x.Repository) {
+		err = announced{err}
+	}
+	return &sentry.Fault{Kind: fault.Kind, RetryAfter: fault.RetryAfter, Err: err}
 }
+
+// announced is an error whose cause, a credential that is refused, the log was told of: it need not be said of each
+// repository.
+type announced struct{ error }
+
+// Announced is what the monitor knows it by.
+func (announced) Announced() {}
+
+func (e announced) Unwrap() error { return e.error }
 
 // lsRefs asks one repository over the Git protocol, for the forges.
 func (a *asker) lsRefs(ctx context.Context, r *forge.Repository) (map[string]string, error) {

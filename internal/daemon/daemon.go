@@ -126,7 +126,8 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	}); err != nil {
 		return nil, err
 	}
-	d.asker = newAsker(d.git, o.Mask, forge.Options{Network: d.network, Log: d.log, Register: d.metrics})
+	d.asker = newAsker(d.git, o.Mask, forge.Options{Network: d.network, Log: d.log, Register: d.metrics, Renewed: d.renewed})
+	d.onClose("forges", func() error { d.asker.forges.Update(nil); return nil })
 	d.asker.update(o.Config)
 	d.newRunner(o.Config)
 	local := &deploy.Local{Root: workspaces, LogsDir: d.logsDir, Commands: &d.runner, Auth: d.asker.testAuth, Mask: o.Mask, Log: d.log}

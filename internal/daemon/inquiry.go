@@ -50,7 +50,10 @@ func NewInquiry(cfg *config.Config, folder string, mask *logger.Masker, log *slo
 }
 
 // Close gives the connections back.
-func (q *Inquiry) Close() { q.network.Close() }
+func (q *Inquiry) Close() {
+	q.asker.forges.Update(nil)
+	q.network.Close()
+}
 
 // Git is the git that was found on the machine.
 func (q *Inquiry) Git() *git.Git { return q.git }

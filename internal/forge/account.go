@@ -23,6 +23,9 @@ const (
 // refusedTime is how long a token that was refused is not shown again.
 const refusedTime = time.Minute
 
+// renewTime is how often it is looked whether there is another token in the place of one that was refused.
+const renewTime = time.Second
+
 // accountKey tells accounts apart: a credential at an API.
 type accountKey struct {
 	kind Kind
@@ -46,6 +49,8 @@ type account struct {
 	auth    Auth
 	members int
 	refused refused
+	awaited sentry.Secret // a token that was refused, in whose place another one is awaited; empty: none is
+	looking bool          // somebody looks for it
 	seen    seen
 }
 
@@ -209,6 +214,53 @@ func (a *account) refuse(token sentry.Secret, err error) {
 		a.forges.log.Warn("a credential is refused; it is tried once a minute until it changes", "host", hostOf(a.origin), "credential", a.key)
 	}
 	r.next, r.err = now.Add(refusedTime), err
+	a.await(token)
+}
+
+// await looks from now on, until the account is accepted again, for another token than one that was refused. That of an
+// App is made, and not found. The caller holds a.mu.
+func (a *account) await(token sentry.Secret) {
+	if a.auth.Token == nil || a.auth.App != nil {
+		return
+	}
+	if a.awaited = token; !a.looking {
+		a.looking = true
+		time.AfterFunc(renewTime, a.look)
+	}
+}
+
+// look looks once for the token that is awaited.
+func (a *account) look() {
+	a.mu.Lock()
+	was, auth := a.awaited, a.auth
+	if was.Empty() || a.members == 0 || auth.Token == nil {
+		a.awaited, a.looking = sentry.Secret{}, false
+		a.mu.Unlock()
+		return
+	}
+	a.mu.Unlock()
+	token, err := auth.Token()
+	if err != nil || token == was {
+		time.AfterFunc(renewTime, a.look)
+		return
+	}
+	a.mu.Lock()
+	if a.refused.token == was {
+		a.refused = refused{}
+	}
+	a.awaited, a.looking = sentry.Secret{}, false
+	a.mu.Unlock()
+	a.forges.log.Info("a credential that was refused has changed; it is tried at once", "host", hostOf(a.origin), "credential", a.key)
+	if a.forges.o.Renewed != nil {
+		a.forges.o.Renewed(a.forges.membersOf(a))
+	}
+}
+
+// isRefused reports whether the credential was refused when it was shown last.
+func (a *account) isRefused() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.refused.since.IsZero()
 }
 
 // accept notes that a token was good for something.
@@ -218,6 +270,9 @@ func (a *account) accept(token sentry.Secret) {
 	if r := &a.refused; !r.since.IsZero() && r.token == token {
 		a.forges.log.Info("a credential is accepted again", "host", hostOf(a.origin), "credential", a.key)
 		*r = refused{}
+	}
+	if a.awaited == token {
+		a.awaited = sentry.Secret{}
 	}
 }
 

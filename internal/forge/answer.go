@@ -103,6 +103,12 @@ type diagnosis struct {
 	found error
 }
 
+// Refused reports whether the credential of a repository was refused when it was shown last, of which the log was told.
+func (f *Forges) Refused(r *Repository) bool {
+	p := f.place(r)
+	return p != nil && p.account.isRefused()
+}
+
 // Access tells what the credential of a repository may do and what is left of it.
 func (f *Forges) Access(ctx context.Context, r *Repository) (Access, error) {
 	a := f.account(r)

@@ -62,7 +62,10 @@ type Options struct {
 	Network *Network
 	// LsRefs asks one repository over the Git protocol, which costs no API quota anywhere. The map holds the branches that
 	// match the patterns; the error is a *sentry.Fault.
-	LsRefs   func(ctx context.Context, r *Repository) (map[string]string, error)
+	LsRefs func(ctx context.Context, r *Repository) (map[string]string, error)
+	// Renewed is told of repositories whose credential was refused, when there is another one: they are worth asking now.
+	// It must not wait. Nil tells nobody.
+	Renewed  func(repositories []*Repository)
 	Log      *slog.Logger          // nil discards
 	Register prometheus.Registerer // nil: no metrics
 }

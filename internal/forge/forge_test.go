@@ -3,6 +3,7 @@ package forge_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -82,6 +83,70 @@ func TestRefusedOverGit(t *testing.T) {
 			t.Errorf("%d were asked, %d refused", asked, refused)
 		}
 	})
+}
+
+// That there is another token in the place of one that was refused is known within a second, of every repository that it
+// is for; and the old one is not looked after for longer than it is configured.
+func TestTokenIsRenewed(t *testing.T) {
+	for _, kind := range []string{"GitHub", "GitLab", "Gitea"} {
+		for _, n := range []int{1, 10} {
+			t.Run(fmt.Sprint(kind, " ", n), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					r := newRig(t, emulated(t, kind))
+					for i := range n {
+						name := fmt.Sprintf("team/r%d", i)
+						r.add(name, true)
+						r.lab.Push(name, "main")
+					}
+					r.update()
+					r.told(r.ask(true))
+					r.lab.Revoke(r.token.Reveal())
+					refused := false
+					for range 3 {
+						for _, a := range r.ask(true) {
+							if a.Err != nil {
+								refused = true
+							}
+						}
+						time.Sleep(20 * time.Second)
+					}
+					if !refused || !r.forges.Refused(r.all[0]) || len(r.renewed) > 0 {
+						t.Fatalf("refused is %v, and %v have another token", refused, r.renewed)
+					}
+					began := time.Now()
+					r.setToken(r.lab.Token())
+					time.Sleep(1500 * time.Millisecond)
+					r.mu.Lock()
+					known := maps.Clone(r.renewed)
+					r.mu.Unlock()
+					for _, one := range r.all {
+						if at, ok := known[one.Name]; !ok || at.Sub(began) > time.Second {
+							t.Errorf("another token for %s is known at %v", one.Name, at)
+						}
+					}
+					r.told(r.ask(true))
+					if r.forges.Refused(r.all[0]) {
+						t.Error("it is refused still")
+					}
+
+					r.lab.Revoke(r.token.Reveal())
+					r.ask(true)
+					r.all = nil
+					r.update()
+					time.Sleep(5 * time.Second)
+					r.mu.Lock()
+					reads := r.reads
+					r.mu.Unlock()
+					time.Sleep(time.Minute)
+					r.mu.Lock()
+					defer r.mu.Unlock()
+					if r.reads != reads {
+						t.Errorf("a token that nobody uses was read %d times in a minute", r.reads-reads)
+					}
+				})
+			})
+		}
+	}
 }
 
 // A question about many, of which the server has gone, ends soon: the first failures tell about the rest.

@@ -290,8 +290,9 @@ func (a *account) gate(ctx context.Context) (sentry.Secret, error) {
 }
 
 // suspect notes that a repository refused the token over Git. That may be the repository's own affair. When one after the
-// other does it, with none between that does not, it is the token's: three are enough where they say that they do not know
-// who asks (401), as guessing goes on until the server locks everybody out; otherwise half of all.
+// other does it, with none between that does not, it is the token's: three, or all where there are fewer, are enough where
+// they say that they do not know who asks (401), as guessing goes on until the server locks everybody out; otherwise half
+// of all.
 func (a *account) suspect(r *Repository, token sentry.Secret, err error) {
 	if token.Empty() {
 		return
@@ -306,7 +307,8 @@ func (a *account) suspect(r *Repository, token sentry.Secret, err error) {
 		a.refused.suspects = map[*Repository]bool{}
 	}
 	a.refused.suspects[r] = true
-	enough := suspects
+	a.await(token)
+	enough := min(suspects, a.members)
 	if status != http.StatusUnauthorized {
 		enough = max(suspects, a.members/2)
 	}
@@ -327,4 +329,5 @@ func (a *account) trust() {
 		}
 		a.refused = refused{}
 	}
+	a.awaited = sentry.Secret{}
 }

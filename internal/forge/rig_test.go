@@ -41,6 +41,8 @@ type rig struct {
 	token sentry.Secret // what the token file holds
 	reads int           // how often it was read
 	git   int           // questions over Git
+	// renewed are the repositories of which there was another credential, and when that was known.
+	renewed map[string]time.Time
 	// detour, where there is one, makes the connections.
 	detour func(ctx context.Context, network, address string, dial dialer) (net.Conn, error)
 }
@@ -59,7 +61,15 @@ func newRig(t testing.TB, lab forgetest.Lab, rights ...string) *rig {
 	transport := &http.Transport{DialContext: r.connect, MaxIdleConnsPerHost: 16}
 	t.Cleanup(transport.CloseIdleConnections)
 	wire := gitwire.New(gitwire.Options{Transport: transport})
-	r.forges = forge.New(forge.Options{Network: network, LsRefs: func(ctx context.Context, one *forge.Repository) (map[string]string, error) {
+	r.renewed = map[string]time.Time{}
+	renewed := func(list []*forge.Repository) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, one := range list {
+			r.renewed[one.Name] = time.Now()
+		}
+	}
+	r.forges = forge.New(forge.Options{Network: network, Renewed: renewed, LsRefs: func(ctx context.Context, one *forge.Repository) (map[string]string, error) {
 		return r.lsRefs(ctx, wire, one)
 	}})
 	return r

@@ -42,6 +42,11 @@ func (f *Forges) Update(repositories []*Repository) {
 			a.service.update(nil)
 			accounts[key] = a
 		}
+		if accounts[key] == nil {
+			a.mu.Lock()
+			a.members = 0 // nobody needs another token for it
+			a.mu.Unlock()
+		}
 	}
 	f.accounts, f.places = accounts, places
 	f.assignLanes()
@@ -125,6 +130,19 @@ func (f *Forges) account(r *Repository) *account {
 		a.auth = r.Auth
 	}
 	return a
+}
+
+// membersOf gives the repositories of an account.
+func (f *Forges) membersOf(a *account) []*Repository {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	var list []*Repository
+	for r, p := range f.places {
+		if p.account == a {
+			list = append(list, r)
+		}
+	}
+	return list
 }
 
 // place gives what is known of a repository, nil where the configuration does not have it.

@@ -269,7 +269,7 @@ func (m *Monitor) fail(r *repository, kind sentry.FaultKind, err error, now time
 	before := r.trouble
 	r.trouble = &trouble{kind, cut(err.Error(), 500)}
 	if before == nil || before.kind != kind {
-		m.sayFails(r)
+		m.sayFails(r, errors.As(err, new(announced)))
 	}
 	interval := r.interval()
 	wait := retry(interval, int(r.failures), m.options.Rand.Float64())
@@ -280,6 +280,10 @@ func (m *Monitor) fail(r *repository, kind sentry.FaultKind, err error, now time
 	r.notAgain = max(r.notAgain, late(now, gap))
 	m.rest(r, late(now, wait), err)
 }
+
+// announced marks errors whose cause the log was warned of already, as it is not one repository's alone: a credential that
+// is refused, say.
+type announced interface{ Announced() }
 
 // errReplaced is for a pass that waits for a repository whose configuration has changed meanwhile.
 var errReplaced = errors.New("its configuration has changed meanwhile")

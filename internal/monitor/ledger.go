@@ -34,15 +34,19 @@ func (m *Monitor) say(decisions ...sentry.Decision) {
 	}
 }
 
-// sayFails tells that a repository no longer answers as it did. What cannot be recorded is not told to the ledger, which
-// is kept in the same place.
-func (m *Monitor) sayFails(r *repository) {
+// sayFails tells that a repository no longer answers as it did; known tells that the log was warned of the cause. What
+// cannot be recorded is not told to the ledger, which is kept in the same place.
+func (m *Monitor) sayFails(r *repository, known bool) {
 	log := m.options.Log.With(logger.KeyRepository, r.config.Name, "kind", string(r.trouble.kind), logger.KeyError, r.trouble.reason)
 	if r.trouble.kind == unrecorded {
 		log.Error("what moved was not recorded: it will be found again")
 		return
 	}
-	log.Warn("a repository does not answer")
+	level := slog.LevelWarn
+	if known {
+		level = slog.LevelDebug
+	}
+	log.Log(context.Background(), level, "a repository does not answer")
 	m.say(sentry.Decision{
 		Verb: sentry.Answering, Group: r.group.Name, Repository: r.config.Name,
 		Reason: fmt.Sprintf("failing (%s): %s", r.trouble.kind, r.trouble.reason),

@@ -378,6 +378,31 @@ func (m *Monitor) Hint(repository string) {
 	}
 }
 
+// Renewed makes repositories due, those of them whose credentials were refused: there are others now, so that what was
+// refused says nothing any more. Many are spread over some time.
+func (m *Monitor) Renewed(repositories ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.running {
+		return
+	}
+	now := m.now()
+	for _, name := range repositories {
+		r := m.repositories[name]
+		if r == nil || r.trouble == nil || r.trouble.kind != sentry.Unauthorized {
+			continue
+		}
+		r.notAgain = never
+		switch r.phase {
+		case scheduled:
+			r.due = min(r.due, now+afterPause(r.interval(), len(repositories), m.options.Rand.Float64()))
+			m.schedule(r, now)
+		case asking, recording:
+			r.hinted = true
+		}
+	}
+}
+
 // schedule plans the next question of a repository: when it is due, or before, where it is hot. The caller holds m.mu.
 func (m *Monitor) schedule(r *repository, now time.Duration) {
 	at := m.hotMoment(r, now)

@@ -1,9 +1,11 @@
 package monitor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -362,6 +364,50 @@ func TestRefusedCredentials(t *testing.T) {
 		w.wait(0)
 		if len(w.forge.asks) != before+1 {
 			t.Error("a new token was not tried")
+		}
+	})
+}
+
+// Credentials that have changed are tried at once, without a new configuration: by those that were refused.
+func TestRenewedCredentials(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.forge.fail("r", sentry.Faultf(sentry.Unauthorized, "401"))
+		w.forge.push("r", "main", "A")
+		w.run(repo("r", "h", time.Hour), repo("well", "h", time.Hour))
+		w.wait(10 * time.Second)
+		w.forge.fail("r", nil)
+		before := len(w.forge.asked("well", w.begin))
+		w.Renewed("r", "well", "nobody")
+		w.wait(time.Second)
+		if s := w.state("r", "main"); s.Answer != "ok" {
+			t.Errorf("a second later: %+v", s)
+		}
+		if after := len(w.forge.asked("well", w.begin)); after != before {
+			t.Errorf("one that was not refused was asked %d times", after-before)
+		}
+	})
+}
+
+// known is an error that the log was told of.
+type known struct{ error }
+
+func (known) Announced() {}
+
+// What was said of a credential is not said again of each repository.
+func TestAnnouncedFailures(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		var out bytes.Buffer
+		w.remake(Options{Log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo}))})
+		w.forge.fail("r", &sentry.Fault{Kind: sentry.Unauthorized, Err: known{errors.New("401")}})
+		w.forge.fail("other", sentry.Faultf(sentry.Unauthorized, "401"))
+		w.run(repo("r", "h", time.Minute), repo("other", "h", time.Minute))
+		w.wait(5 * time.Minute)
+		w.halt()
+		if text := out.String(); strings.Count(text, "does not answer") != 1 || !strings.Contains(text, "repository=other") {
+			t.Errorf("the log says:\n%s", text)
+		}
+		if told := w.book.decisions(sentry.Answering); len(told) != 2 {
+			t.Errorf("the ledger: %q", told)
 		}
 	})
 }
