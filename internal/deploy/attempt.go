@@ -23,30 +23,61 @@ import (
 // attempt is one attempt at one deployment on this machine. One goroutine owns it.
 type attempt struct {
 	*Local
-	job  Job
-	d    sentry.Deployment // as last saved, or about to be
-	save func(sentry.Deployment) error
-	now  func() time.Time
-	dir  string // the workspace
+	job     Job
+	d       sentry.Deployment // as last saved, or about to be; what it created in a cluster is with keep
+	keep    *keeper
+	now     func() time.Time
+	dir     string // the workspace
+	project string // the folder of the project in the tree; "" where there is none
+
+	cluster   Cluster           // nil for none
+	noCluster error             // why there is none where one is configured
+	access    Access            // of the commands to the cluster; nil for none
+	watched   map[string]func() // by namespace, what ends the watch
 }
 
 // carryOut does the steps in order and stops at the first that does not succeed.
 func (a *attempt) carryOut(ctx context.Context) Outcome {
+	if a.job.Resume {
+		return a.track(ctx, "")
+	}
+	if outcome := a.clearEarlier(ctx); outcome.Status != sentry.Succeeded {
+		return outcome
+	}
 	if outcome := a.clone(ctx); outcome.Status != sentry.Succeeded {
 		return outcome
 	}
-	for _, c := range a.job.Repository.Deploy.Commands {
+	outcome := a.work(ctx)
+	a.closeAccess()
+	return a.seeOut(ctx, outcome)
+}
+
+// work does what there is to do in the tree.
+func (a *attempt) work(ctx context.Context) Outcome {
+	commands := a.job.Repository.Deploy.Commands
+	if len(commands) == 0 {
+		return a.create(ctx)
+	}
+	for _, c := range commands {
 		if outcome := a.command(ctx, c); outcome.Status != sentry.Succeeded {
 			return outcome
 		}
 	}
-	return Outcome{sentry.Succeeded, fmt.Sprintf("%s succeeded", plural(len(a.job.Repository.Deploy.Commands), "command"))}
+	return Outcome{sentry.Succeeded, fmt.Sprintf("%s succeeded", plural(len(commands), "command"))}
 }
 
 func (a *attempt) source() string     { return filepath.Join(a.dir, treeDir) }
 func (a *attempt) home() string       { return filepath.Join(a.dir, homeDir) }
 func (a *attempt) tmp() string        { return filepath.Join(a.dir, tmpDir) }
 func (a *attempt) vectorFile() string { return filepath.Join(a.dir, "vector.json") }
+
+func (a *attempt) places() places {
+	p := places{home: a.home(), tmp: a.tmp(), vector: a.vectorFile(), project: a.project}
+	if a.access != nil {
+		p.kubeconfig = a.kubeconfig()
+	}
+	return p
+}
 
 // logs is LogsDir/ROLLOUT/REPOSITORY, or REPOSITORY@ORDINAL where the rollout has several deployments of it.
 func (a *attempt) logs() string {
@@ -78,7 +109,7 @@ func (a *attempt) state() sentry.Deployment {
 func (a *attempt) saving() (saved func() error) {
 	state := a.state()
 	done := make(chan error, 1)
-	go func() { done <- a.save(state) }()
+	go func() { done <- a.keep.save(state) }()
 	return sync.OnceValue(func() error { return <-done })
 }
 
@@ -130,7 +161,7 @@ func (a *attempt) clone(ctx context.Context) Outcome {
 	step := a.begin(sentry.StepClone, "clone")
 	state, saved := a.state(), make(chan error, 1)
 	save := func() {
-		err := a.save(state)
+		err := a.keep.save(state)
 		if err != nil {
 			stop(errLost)
 		}
@@ -139,7 +170,7 @@ func (a *attempt) clone(ctx context.Context) Outcome {
 	late := time.AfterFunc(ready, save)
 	outcome := a.tree(ctx, step)
 	if late.Stop() {
-		if outcome.Status == sentry.Succeeded && len(a.job.Repository.Deploy.Commands) > 0 {
+		if outcome.Status == sentry.Succeeded {
 			return outcome
 		}
 		save() // it is the end of the attempt, and what has not begun on disk cannot end there
@@ -169,7 +200,9 @@ func (a *attempt) tree(ctx context.Context, step *sentry.Step) Outcome {
 	progress := a.Mask.Writer(file)
 	defer progress.Flush()
 
+	opened := a.opening()
 	commit, err := a.cloneWithRetries(limit, step, progress)
+	noAccess := opened()
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
@@ -183,6 +216,13 @@ func (a *attempt) tree(ctx context.Context, step *sentry.Step) Outcome {
 	if err := writeVector(a.vectorFile(), a.job.Rollout); err != nil {
 		return a.end(step, Outcome{sentry.Failed, fmt.Sprintf("cannot make a workspace: %v", err)})
 	}
+	if noAccess == nil {
+		noAccess = a.writeKubeconfig()
+	}
+	if noAccess != nil {
+		return a.end(step, Outcome{sentry.Failed, fmt.Sprintf("cannot give the commands access to Kubernetes: %v", noAccess)})
+	}
+	a.project = projectDir(a.source(), deploy.ProjectName)
 	a.d.Source = &sentry.Source{URL: deploy.Remote.String(), Branch: deploy.Branch, Commit: commit}
 	fmt.Fprintf(progress, "%s is %s at branch %s\n", deploy.Remote, commit, deploy.Branch)
 	return a.end(step, Outcome{sentry.Succeeded, "QA repository at " + sentry.ShortCommit(commit)})
@@ -219,12 +259,20 @@ func (a *attempt) command(ctx context.Context, c config.Command) Outcome {
 	step := a.begin(sentry.StepCommand, c.Name)
 	pause := time.Second
 	for {
+		mark := a.keep.mark()
 		saved := a.saving()
 		outcome, again := a.try(ctx, step, c, saved)
 		if err := saved(); err != nil {
 			return a.end(step, Outcome{sentry.Interrupted, err.Error()})
 		}
 		if !again || step.Tries > c.Retries {
+			return a.end(step, outcome)
+		}
+		if err := a.retract(ctx, step, mark); err != nil {
+			if ctx.Err() != nil {
+				return a.end(step, EndedBy(ctx, step.Name+" waited to be tried again"))
+			}
+			outcome.Reason += fmt.Sprintf("; it is not tried again: %v", err)
 			return a.end(step, outcome)
 		}
 		if !sleep(ctx, pause/2+rand.N(pause)) {
@@ -248,7 +296,7 @@ func (a *attempt) try(ctx context.Context, step *sentry.Step, c config.Command, 
 	result := a.Commands.Run(ctx, command.Spec{
 		Script:   c.Run,
 		Dir:      a.source(),
-		Env:      environment(a.job, a.d, a.home(), a.tmp(), a.vectorFile()),
+		Env:      environment(a.job, a.d, a.places()),
 		Writable: []string{a.dir},
 		Log:      a.logPath(step),
 		Mask:     a.Mask,

@@ -9,21 +9,25 @@ import (
 	"sentry/internal/sentry"
 )
 
+// places are paths that commands are told: HOME, TMPDIR, the file with the vector, and, "" for none, the project's folder
+// and the kubeconfig.
+type places struct{ home, tmp, vector, project, kubeconfig string }
+
 // environment is everything a command finds in its environment: a private HOME and TMPDIR, the facts of the deployment,
 // and the repository's own `env:`. Nothing of Sentry's own environment but PATH, and no token.
 //
 // Names of the form SENTRY_DSN, SENTRY_RELEASE, SENTRY_PROJECT and so on are never set: the error tracker that is also
 // called Sentry reads them.
-func environment(job Job, d sentry.Deployment, home, tmp, vectorFile string) []string {
+func environment(job Job, d sentry.Deployment, p places) []string {
 	repo := job.Repository
 	qaCommit := ""
 	if d.Source != nil {
 		qaCommit = d.Source.Commit
 	}
 	env := []string{
-		"PATH=" + path(),
-		"HOME=" + home,
-		"TMPDIR=" + tmp,
+		"PATH=" + searchPath(),
+		"HOME=" + p.home,
+		"TMPDIR=" + p.tmp,
 		"LANG=C.UTF-8",
 		"CI=true",
 		"SENTRY_ROLLOUT_ID=" + job.Rollout.ID,
@@ -39,7 +43,13 @@ func environment(job Job, d sentry.Deployment, home, tmp, vectorFile string) []s
 		"SENTRY_COMMIT_SUBJECT=" + oneLine(d.Subject),
 		"SENTRY_REPO_URL=" + repo.Monitor.Remote.String(),
 		"SENTRY_QA_COMMIT=" + qaCommit,
-		"SENTRY_VECTOR_FILE=" + vectorFile,
+		"SENTRY_VECTOR_FILE=" + p.vector,
+	}
+	if p.project != "" {
+		env = append(env, "SENTRY_PROJECT_DIR="+p.project)
+	}
+	if p.kubeconfig != "" {
+		env = append(env, "KUBECONFIG="+p.kubeconfig)
 	}
 	for _, v := range repo.Deploy.Env {
 		env = append(env, v.Name+"="+v.Value.Reveal())
@@ -47,8 +57,8 @@ func environment(job Job, d sentry.Deployment, home, tmp, vectorFile string) []s
 	return env
 }
 
-// path is PATH as Sentry has it: the commands find the tools that the operator installed for them.
-func path() string {
+// searchPath is PATH as Sentry has it: the commands find the tools that the operator installed for them.
+func searchPath() string {
 	if p := os.Getenv("PATH"); p != "" {
 		return p
 	}

@@ -19,6 +19,9 @@ type Job struct {
 	// Since is the earliest moment at which what the attempt is made of may have been asked for: when that happened which
 	// lets the deployment begin, see Service.since. What was there then is in it.
 	Since time.Time
+	// Resume goes on with an attempt that had begun to follow its pipeline runs when an earlier process ended: no command
+	// runs again. Deployment then has the steps of that attempt.
+	Resume bool
 }
 
 // Outcome is how an attempt ended.
@@ -39,6 +42,9 @@ type Executor interface {
 	// know from elsewhere may be asked for meanwhile; since is that of the Job. It does not wait.
 	Expect(r *config.Repository, since time.Time)
 	Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) (sentry.Deployment, Outcome)
+	// Abandon ends the pipeline runs that earlier attempts left running, for a deployment that is not begun again. It is
+	// given, and gives, the deployment as Execute does, and "" or what may still be running.
+	Abandon(ctx context.Context, job Job, save func(sentry.Deployment) error) (sentry.Deployment, string)
 }
 
 // The causes for which the context of a rollout ends.

@@ -39,8 +39,11 @@ type Local struct {
 	// Auth is how to show who asks for the QA repository of a repository; nil is by what GitAuth makes of its keys.
 	Auth func(*config.Repository) git.Auth
 	Mask *logger.Masker
-	Log  *slog.Logger
-	Now  func() time.Time // wall clock, for display; default time.Now
+	// Clusters gives the cluster that commands get access to; nil for none.
+	Clusters Clusters
+	Instance string // names the state directory in the labels of what is created in a cluster
+	Log      *slog.Logger
+	Now      func() time.Time // wall clock, for display; default time.Now
 }
 
 // Expect asks ahead what the branch of the QA repository is, and has what commands need made ready.
@@ -57,14 +60,26 @@ func (l *Local) want(r *config.Repository, since time.Time) git.Want {
 	return git.Want{Remote: r.Deploy.Remote, Auth: auth, Branch: r.Deploy.Branch, Since: since}
 }
 
-// Execute carries out one attempt: workspace, clone, commands, and the workspace is gone again.
-func (l *Local) Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) (sentry.Deployment, Outcome) {
-	now := l.Now
-	if now == nil {
-		now = time.Now
+// attempt is an attempt at the beginning.
+func (l *Local) attempt(job Job, save func(sentry.Deployment) error, fail context.CancelCauseFunc) *attempt {
+	a := &attempt{
+		Local: l, job: job, d: job.Deployment, keep: newKeeper(job.Deployment, save, fail), now: l.Now, dir: l.workspace(job.Deployment),
 	}
-	a := &attempt{Local: l, job: job, d: job.Deployment, save: save, now: now, dir: l.workspace(job.Deployment)}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	a.keep.untracked = job.Repository.Deploy.Track == config.TrackOff
+	return a
+}
+
+// Execute carries out one attempt: workspace, clone, commands, pipeline runs, and the workspace is gone again.
+func (l *Local) Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) (sentry.Deployment, Outcome) {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	a := l.attempt(job, save, fail)
+	defer a.holdCluster()()
 	outcome := a.carryOut(ctx)
+	a.leave()
 	a.log().Debug("removing the workspace", "dir", a.dir)
 	if outcome.Status == sentry.Failed && !job.Global.Cleanup {
 		if kept, err := l.keep(a.dir); err == nil {

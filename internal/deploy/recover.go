@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"sentry/internal/config"
@@ -33,82 +34,74 @@ func (s *Service) Recover() error {
 func (s *Service) recoverOne(ctx context.Context, old sentry.Rollout) error {
 	work, a := s.enlist(old.Group, old.ID, old.Deployments)
 	cfg := s.config()
-	rollout, again, err := s.takeOver(ctx, cfg, old.ID)
-	if !again {
+	rollout, over, err := s.takeOver(ctx, cfg, old.ID)
+	if err != nil {
 		s.dismiss(old.Group, a)
 		return err
 	}
-	s.log.Warn("rollout begins again", logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID, logger.KeyAttempt, rollout.Attempt)
-	s.launch(work, a, cfg, rollout, time.Now())
+	if over == nil {
+		s.log.Warn("rollout begins again", logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID, logger.KeyAttempt, rollout.Attempt)
+	} else if !slices.ContainsFunc(rollout.Deployments, left) && !slices.ContainsFunc(rollout.Deployments, resumable) {
+		// Nothing of it is in a cluster, which may be away: it ends here and now.
+		r := &run{service: s, config: cfg, rollout: rollout, over: over}
+		err := r.carryOut(work)
+		s.logRollout(r.rollout)
+		s.dismiss(old.Group, a)
+		return err
+	}
+	s.launch(work, a, cfg, rollout, over, time.Now())
 	return nil
 }
 
-// takeOver makes a rollout ours, and ends it unless it is to begin again.
-func (s *Service) takeOver(ctx context.Context, cfg *config.Config, id string) (rollout sentry.Rollout, again bool, err error) {
+// takeOver makes a rollout ours, and tells how it ends unless it is to begin again.
+func (s *Service) takeOver(ctx context.Context, cfg *config.Config, id string) (rollout sentry.Rollout, over *ending, err error) {
 	err = s.persist(ctx, func(ctx context.Context) (err error) {
 		rollout, err = s.store.TakeOver(ctx, id)
 		return err
 	})
 	if err != nil {
-		return rollout, false, err
+		return rollout, nil, err
 	}
 	_, configured := cfg.Group(rollout.Group)
+	giveUp := func(format string, args ...any) *ending {
+		return &ending{status: sentry.Interrupted, reason: fmt.Sprintf(format, args...)}
+	}
 	switch {
 	case rollout.CanceledBy != "":
-		err = s.end(rollout, sentry.Canceled, "canceled by "+rollout.CanceledBy+", before Sentry was interrupted")
+		over = &ending{status: sentry.Canceled, reason: "canceled by " + rollout.CanceledBy + ", before Sentry was interrupted"}
 	case rollout.Policy.OnInterrupt == sentry.Hold:
-		err = s.giveUp(rollout, "Sentry died meanwhile, and on_interrupt is hold")
+		over = giveUp("Sentry died meanwhile, and on_interrupt is hold")
+		over.follow = true
 	case !configured:
-		err = s.giveUp(rollout, fmt.Sprintf("Sentry died meanwhile, and group %s is no longer configured", rollout.Group))
+		over = giveUp("Sentry died meanwhile, and group %s is no longer configured", rollout.Group)
 	case rollout.Attempt > 1+sentry.MaxInterruptions:
-		err = s.giveUp(rollout, fmt.Sprintf("interrupted %d times: it may be what ends Sentry", rollout.Attempt-1))
-	default:
-		again = true
+		over = giveUp("interrupted %d times: it may be what ends Sentry", rollout.Attempt-1)
 	}
-	return rollout, again, err
+	if over != nil && !over.follow {
+		return rollout, over, nil
+	}
+	return rollout, over, s.decideAdopted(ctx, rollout)
 }
 
-// giveUp ends a rollout whose end nobody knows: what ran is interrupted, what waited is skipped.
-func (s *Service) giveUp(rollout sentry.Rollout, reason string) error {
-	held := sentry.Decision{
-		Verb: sentry.Held, Group: rollout.Group, Rollout: rollout.ID,
-		Reason: reason + "; `sentry retry " + rollout.ID + "` rolls it out again",
-	}
-	err := s.persist(context.Background(), func(ctx context.Context) error { return s.store.Decide(ctx, held) })
-	if err != nil {
-		return err
-	}
-	return s.end(rollout, sentry.Interrupted, reason)
-}
-
-// end ends what is not terminal yet of a rollout with a status, and the rollout with the fold of all.
-func (s *Service) end(rollout sentry.Rollout, status sentry.Status, reason string) error {
-	ctx := context.Background()
-	open := false // something had not ended
-	for i, d := range rollout.Deployments {
-		if d.Status.Terminal() {
+// decideAdopted writes down for which deployments no command runs again.
+func (s *Service) decideAdopted(ctx context.Context, rollout sentry.Rollout) error {
+	for _, d := range rollout.Deployments {
+		if !resumable(d) {
 			continue
 		}
-		open = true
-		if d.Status == sentry.Pending && status == sentry.Interrupted {
-			d.Status = sentry.Skipped
-		} else {
-			d.Status = status
+		n := 0
+		for _, run := range d.PipelineRuns {
+			if run.Attempt == d.Attempt && run.Open() {
+				n++
+			}
 		}
-		d.Reason = reason
-		d.FinishedAt = s.now()
-		if err := s.persist(ctx, func(ctx context.Context) error { return s.store.SaveDeployment(ctx, d) }); err != nil {
+		adopted := sentry.Decision{
+			Verb: sentry.Adopted, Group: rollout.Group, Repository: d.Repository, Branch: d.Branch, Rollout: rollout.ID, Commit: d.Commit,
+			Reason: fmt.Sprintf("its commands had ended: %s of attempt %d followed on, and no command runs again", plural(n, "pipeline run"), d.Attempt),
+		}
+		if err := s.persist(ctx, func(ctx context.Context) error { return s.store.Decide(ctx, adopted) }); err != nil {
 			return err
 		}
-		rollout.Deployments[i] = d
 	}
-	verdict, why := Verdict(rollout.Deployments)
-	if open && status == sentry.Interrupted && (verdict == sentry.Canceled || verdict == sentry.Succeeded) {
-		verdict, why = sentry.Interrupted, reason+": "+why // it was given up before all had begun: that is no success
-	}
-	err := s.persist(ctx, func(ctx context.Context) error { return s.store.Finish(ctx, rollout.ID, verdict, why) })
-	if err == nil {
-		s.logEnd(s.log.With(logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID), "rollout", verdict, why, s.now().Sub(rollout.StartedAt))
-	}
-	return err
+	return nil
 }

@@ -23,6 +23,8 @@ type run struct {
 	running map[string]bool // repositories that have a deployment running: never two of one
 	since   time.Time       // when that happened which lets the next deployments begin
 	failure string          // the first failure, when no further deployment may begin because of it
+	// over is why the rollout ends, where only what it has in a cluster is followed to its end; nil otherwise.
+	over *ending
 }
 
 // ended is what a deployment's goroutine tells the loop.
@@ -43,6 +45,11 @@ func (r *run) carryOut(ctx context.Context) error {
 	}
 	ctx, abort := context.WithCancelCause(ctx)
 	defer abort(nil)
+	if r.over != nil {
+		if err := r.windUp(ctx); err != nil {
+			return err
+		}
+	}
 	r.done = make(chan ended)
 	r.running = map[string]bool{}
 	for _, d := range r.rollout.Deployments {
@@ -54,9 +61,9 @@ func (r *run) carryOut(ctx context.Context) error {
 	started := make([]bool, len(r.rollout.Deployments))
 	var lost error
 	for {
-		for lost == nil && len(r.running) < policy.Limit() && ctx.Err() == nil {
+		for lost == nil && ctx.Err() == nil {
 			i := r.next(started)
-			if i < 0 {
+			if i < 0 || len(r.running) >= policy.Limit() && !resumable(r.rollout.Deployments[i]) {
 				break
 			}
 			started[i] = true
@@ -86,9 +93,15 @@ func (r *run) carryOut(ctx context.Context) error {
 	return r.finish(ctx, started)
 }
 
-// next gives the index of the deployment that may begin now, or -1. Deployments begin in the order of the plan; one
-// whose repository is busy waits and lets the others pass, except in a sequence.
+// next gives the index of the deployment that may begin now, or -1. What goes on in a cluster comes first, whatever has
+// failed: it runs. Deployments begin in the order of the plan; one whose repository is busy waits and lets the others
+// pass, except in a sequence.
 func (r *run) next(started []bool) int {
+	for i, d := range r.rollout.Deployments {
+		if !started[i] && resumable(d) && !r.running[d.Repository] {
+			return i
+		}
+	}
 	if r.failure != "" {
 		return -1
 	}
@@ -121,34 +134,41 @@ func (r *run) note(d sentry.Deployment) {
 func (r *run) finish(ctx context.Context, started []bool) error {
 	cause := context.Cause(ctx)
 	if errors.Is(cause, errShutdown) && !r.settled() {
-		return r.interrupt()
+		if r.rollout.Policy.OnInterrupt == sentry.Retry {
+			return nil // it stays running on disk, under an owner that is gone: recovery begins it again
+		}
+		r.over = &ending{status: sentry.Interrupted, reason: "Sentry was stopped meanwhile, and on_interrupt is hold"}
+		if err := r.windUp(ctx); err != nil {
+			return err
+		}
 	}
 	late := false // the deadline kept something from beginning
 	for i, d := range r.rollout.Deployments {
 		if d.Status.Terminal() || started[i] {
 			continue
 		}
-		d.Status = sentry.Skipped
+		status, reason := sentry.Skipped, ""
 		var person *canceledError
 		switch {
 		case errors.As(cause, &person):
-			d.Status, d.Reason = sentry.Canceled, person.Error()
+			status, reason = sentry.Canceled, person.Error()
 		case r.failure != "":
-			d.Reason = r.failure
+			reason = r.failure
 		default:
-			d.Reason = cause.Error() + " before it began"
+			reason = cause.Error() + " before it began"
 			late = errors.Is(cause, errDeadline)
 		}
-		if d.Attempt > 0 && d.Status == sentry.Skipped { // an earlier attempt ran, and was interrupted
-			d.Status = sentry.Interrupted
+		if d.Attempt > 0 && status == sentry.Skipped { // an earlier attempt ran, and was interrupted
+			status = sentry.Interrupted
 		}
-		d.FinishedAt = r.service.now()
-		if err := r.service.persist(ctx, func(ctx context.Context) error { return r.service.store.SaveDeployment(ctx, d) }); err != nil {
+		if err := r.end(ctx, i, status, reason); err != nil {
 			return err
 		}
-		r.rollout.Deployments[i] = d
 	}
 	status, reason := Verdict(r.rollout.Deployments)
+	if r.over != nil {
+		status, reason = r.over.verdict(status, reason)
+	}
 	if late {
 		status, reason = sentry.TimedOut, cause.Error()+" before all had begun: "+reason
 	}
@@ -167,24 +187,22 @@ func (r *run) settled() bool {
 	return !slices.ContainsFunc(r.rollout.Deployments, func(d sentry.Deployment) bool { return !d.Status.Terminal() })
 }
 
-// interrupt leaves the rollout for the next start, where that is the policy; otherwise it ends it as interrupted.
-func (r *run) interrupt() error {
-	if r.rollout.Policy.OnInterrupt == sentry.Retry {
-		return nil // it stays running on disk, under an owner that is gone: recovery begins it again
-	}
-	return r.service.giveUp(r.rollout, "Sentry was stopped meanwhile, and on_interrupt is hold")
-}
-
 // deploy carries out one attempt at one deployment and saves each of its transitions. It runs beside the loop, and uses
 // what never changes of r, and its own copy of the rollout.
 func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry.Deployment, since time.Time) ended {
 	s := r.service
 	log := s.log.With(logger.KeyGroup, r.rollout.Group, logger.KeyRollout, r.rollout.ID, logger.KeyRepository, d.Repository,
 		logger.KeyBranch, d.Branch, logger.KeyCommit, d.Commit, logger.KeyDeployment, d.ID, logger.KeyAttempt, d.Attempt+1)
+	resume := resumable(d)
 	d.Status = sentry.Running
 	d.Reason = ""
-	d.Attempt++
-	d.Steps = nil // the rows of earlier attempts stay in the store
+	if resume {
+		d.Steps = stepsOf(d)
+		log.Info("following the pipeline runs of the same attempt again", logger.KeyAttempt, d.Attempt)
+	} else {
+		d.Attempt++
+		d.Steps = nil // the rows of earlier attempts stay in the store
+	}
 	if d.StartedAt.IsZero() {
 		d.StartedAt = s.now()
 	}
@@ -197,11 +215,14 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 		return err
 	}
 
-	was, outcome := r.attempt(ctx, as, d, since, save)
+	was, outcome := r.attempt(ctx, as, d, since, resume, save)
 	d.Source, d.Steps, d.PipelineRuns = was.Source, was.Steps, was.PipelineRuns
-	if outcome.Status == sentry.Interrupted && r.rollout.Policy.OnInterrupt == sentry.Retry {
-		// Nobody knows how it would have ended: it keeps running on disk, and the next start begins it again.
+	if outcome.Status == sentry.Interrupted && r.rollout.Policy.OnInterrupt == sentry.Retry && (ctx.Err() != nil || lost != nil) {
+		// Nobody knows how it would have ended: it keeps running on disk, and the next start goes on with it.
 		d.Reason = outcome.Reason + "; it begins again when Sentry does"
+		if resumable(d) {
+			d.Reason = outcome.Reason + "; they are followed again when Sentry starts"
+		}
 		log.Warn("deployment interrupted", "reason", outcome.Reason)
 	} else {
 		d.Status, d.Reason, d.FinishedAt = outcome.Status, outcome.Reason, s.now()
@@ -212,13 +233,16 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 }
 
 // attempt hands the deployment to the executor, unless it can be told beforehand that it must fail.
-func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deployment, since time.Time, save func(sentry.Deployment) error) (sentry.Deployment, Outcome) {
+func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deployment, since time.Time, resume bool, save func(sentry.Deployment) error) (sentry.Deployment, Outcome) {
 	repo, configured := r.config.Repository(d.Repository)
 	switch {
+	case resume && !configured: // what it takes to follow pipeline runs is known without
+		repo = &config.Repository{Name: d.Repository}
+	case resume:
 	case !configured:
-		return d, r.refuse(d, save, fmt.Sprintf("repository %s is no longer configured", d.Repository))
+		return r.refuse(ctx, as, d, save, fmt.Sprintf("repository %s is no longer configured", d.Repository))
 	case d.Commit == "":
-		return d, r.refuse(d, save, fmt.Sprintf("no commit of branch %s is known: it does not exist, or %s does not answer; `sentry check` tells which",
+		return r.refuse(ctx, as, d, save, fmt.Sprintf("no commit of branch %s is known: it does not exist, or %s does not answer; `sentry check` tells which",
 			d.Branch, repo.Monitor.Remote))
 	}
 	if repo.Deploy.Timeout > 0 {
@@ -226,16 +250,25 @@ func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deploymen
 		ctx, cancel = context.WithTimeout(ctx, repo.Deploy.Timeout)
 		defer cancel()
 	}
-	job := Job{Rollout: as, Deployment: d, Repository: repo, Global: r.config.Global, Since: since}
+	job := Job{Rollout: as, Deployment: d, Repository: repo, Global: r.config.Global, Since: since, Resume: resume}
 	return r.service.executor.Execute(ctx, job, save)
 }
 
-// refuse saves the beginning of an attempt that cannot be made: no deployment goes from pending to failed directly.
-func (r *run) refuse(d sentry.Deployment, save func(sentry.Deployment) error, reason string) Outcome {
+// refuse saves the beginning of an attempt that cannot be made: no deployment goes from pending to failed directly. What
+// earlier attempts left in a cluster ends before.
+func (r *run) refuse(ctx context.Context, as sentry.Rollout, d sentry.Deployment, save func(sentry.Deployment) error, reason string) (sentry.Deployment, Outcome) {
 	if err := save(d); err != nil {
-		return Outcome{sentry.Interrupted, err.Error()}
+		return d, Outcome{sentry.Interrupted, err.Error()}
 	}
-	return Outcome{sentry.Failed, reason}
+	if left(d) {
+		var undone string
+		d, undone = r.service.executor.Abandon(ctx, r.job(as, d), save)
+		if undone != "" {
+			reason += "; " + undone
+		}
+		d.PipelineRuns = forgotten(d.PipelineRuns)
+	}
+	return d, Outcome{sentry.Failed, reason}
 }
 
 // Verdict folds the deployments of a rollout into its status and the reason for it. A rollout that a person canceled

@@ -315,7 +315,7 @@ func (s *Service) begin(ctx context.Context, cfg *config.Config, w store.Waiting
 		return nil
 	}
 	s.log.Info("rollout begins", logger.KeyGroup, group, logger.KeyRollout, claimed.ID, "deployments", len(claimed.Deployments), "trigger", w.Rollout.Trigger.Summary())
-	s.launch(work, a, cfg, claimed, since)
+	s.launch(work, a, cfg, claimed, nil, since)
 	return nil
 }
 
@@ -342,17 +342,16 @@ func (s *Service) dismiss(group string, a *active) {
 	s.ended = time.Now()
 }
 
-// launch carries a rollout that is ours out in the background.
-func (s *Service) launch(ctx context.Context, a *active, cfg *config.Config, rollout sentry.Rollout, since time.Time) {
+// launch carries a rollout that is ours out in the background; over is why it only ends, or nil.
+func (s *Service) launch(ctx context.Context, a *active, cfg *config.Config, rollout sentry.Rollout, over *ending, since time.Time) {
 	s.runs.Go(func() {
-		r := &run{service: s, config: cfg, rollout: rollout, since: since}
+		r := &run{service: s, config: cfg, rollout: rollout, over: over, since: since}
 		err := r.carryOut(ctx)
-		if err == nil && r.rollout.Status.Terminal() {
-			log := s.log.With(logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID)
-			s.logEnd(log, "rollout", r.rollout.Status, r.rollout.Reason, s.now().Sub(rollout.StartedAt))
+		if err == nil {
+			s.logRollout(r.rollout)
 		}
 		s.dismiss(rollout.Group, a)
-		if err != nil {
+		if err != nil && !errors.Is(err, errShutdown) {
 			select {
 			case s.fatal <- fmt.Errorf("rollout %s: %w", rollout.ID, err):
 			default:
@@ -429,6 +428,13 @@ func (s *Service) busy(group string, members []*config.Repository) bool {
 		}
 	}
 	return false
+}
+
+// logRollout tells of a rollout that has ended.
+func (s *Service) logRollout(r sentry.Rollout) {
+	if r.Status.Terminal() {
+		s.logEnd(s.log.With(logger.KeyGroup, r.Group, logger.KeyRollout, r.ID), "rollout", r.Status, r.Reason, s.now().Sub(r.StartedAt))
+	}
 }
 
 func (s *Service) logEnd(log *slog.Logger, what string, status sentry.Status, reason string, took time.Duration) {

@@ -16,6 +16,7 @@ const (
 	Finished   Verb = "finished"  // a rollout or a deployment ended
 	SkippedIt  Verb = "skipped"   // a deployment was not begun
 	Retried    Verb = "retried"   // an interrupted rollout or a failed command was begun again
+	Adopted    Verb = "adopted"   // pipeline runs that an interrupted deployment created are followed on
 	Held       Verb = "held"      // an interrupted rollout waits for a person
 	Refused    Verb = "refused"   // something asked for was not done
 	CanceledIt Verb = "canceled"

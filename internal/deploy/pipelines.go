@@ -1,0 +1,525 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sentry/internal/command"
+	"sentry/internal/kube"
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+)
+
+// How long it is tried to cancel pipeline runs when their deployment ends, and when Sentry does: what is not done by then
+// is told, and where the deployment is begun again, done before that.
+const (
+	cancelPatience = 2 * time.Minute
+	stopPatience   = 10 * time.Second
+)
+
+// The names of the steps that see to pipeline runs. A deployment whose last step is trackStep had done all else.
+const (
+	trackStep  = "track"
+	cancelStep = "cancel"
+)
+
+// resumable reports whether the commands of a deployment had ended when Sentry did, and its pipeline runs were followed.
+func resumable(d sentry.Deployment) bool {
+	if d.Status != sentry.Running {
+		return false
+	}
+	steps := stepsOf(d)
+	return len(steps) > 0 && steps[len(steps)-1].Kind == sentry.StepTrack && steps[len(steps)-1].Name == trackStep
+}
+
+// stepsOf gives the steps of the current attempt, in their order.
+func stepsOf(d sentry.Deployment) []sentry.Step {
+	var steps []sentry.Step
+	for _, s := range d.Steps {
+		if s.Attempt == d.Attempt {
+			steps = append(steps, s)
+		}
+	}
+	return steps
+}
+
+// left reports whether pipeline runs of a deployment may still run.
+func left(d sentry.Deployment) bool {
+	return slices.ContainsFunc(d.PipelineRuns, sentry.PipelineRun.Open)
+}
+
+// holdCluster takes the cluster, and gives what lets it go.
+func (a *attempt) holdCluster() (release func()) {
+	if a.Clusters == nil {
+		return func() {}
+	}
+	cluster, release, err := a.Clusters.Hold()
+	switch {
+	case errors.Is(err, kube.ErrNoCluster):
+		return func() {}
+	case err != nil:
+		a.noCluster = err
+		return func() {}
+	}
+	a.cluster = cluster
+	a.keep.created = a.watch
+	return release
+}
+
+// leave ends what the attempt has with the cluster.
+func (a *attempt) leave() {
+	a.closeAccess()
+	a.d.PipelineRuns = a.keep.end()
+	for _, stop := range a.watched {
+		stop()
+	}
+}
+
+// watch makes sure that a run which is gone before it is followed is known. The keeper calls it, one call at a time.
+func (a *attempt) watch(namespace string) {
+	if a.keep.untracked || a.watched[namespace] != nil {
+		return
+	}
+	if a.watched == nil {
+		a.watched = map[string]func(){}
+	}
+	stop, err := a.cluster.Follow(a.Instance, namespace)
+	if err == nil { // else it is found when it is followed
+		a.watched[namespace] = stop
+	}
+}
+
+// identity is in whose name the cluster is asked.
+func (a *attempt) identity() kube.Identity {
+	limits := a.job.Repository.Deploy.Kubernetes
+	return kube.Identity{
+		Instance: a.Instance, Rollout: a.job.Rollout.ID, Deployment: a.d.ID, Group: a.job.Rollout.Group, Repository: a.d.Repository,
+		Commit: a.d.Commit, Attempt: a.d.Attempt, Namespaces: limits.Namespaces, Impersonate: limits.Impersonate,
+	}
+}
+
+// wantsAccess reports whether commands are to have access to a cluster.
+func (a *attempt) wantsAccess() bool {
+	d := &a.job.Repository.Deploy
+	return (a.cluster != nil || a.noCluster != nil) && len(d.Commands) > 0 && !d.OwnKubeconfig()
+}
+
+// opening opens the access of the commands while the caller goes on, and gives what waits for that.
+func (a *attempt) opening() func() error {
+	if !a.wantsAccess() {
+		return func() error { return nil }
+	}
+	done := make(chan error, 1)
+	go func() { done <- a.open() }()
+	return func() error { return <-done }
+}
+
+func (a *attempt) open() (err error) {
+	if a.noCluster != nil {
+		return a.noCluster
+	}
+	a.access, err = a.cluster.Open(a.identity(), a.keep)
+	return err
+}
+
+// closeAccess ends the access of the commands. What they asked for has been recorded when it returns.
+func (a *attempt) closeAccess() {
+	if a.access != nil {
+		a.access.Close()
+		a.access = nil
+	}
+}
+
+func (a *attempt) kubeconfig() string { return filepath.Join(a.dir, "kube", "config") }
+
+// writeKubeconfig puts the access where the commands find it: beside the tree, so that no script commits it.
+func (a *attempt) writeKubeconfig() error {
+	if a.access == nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(a.kubeconfig()), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(a.kubeconfig(), a.access.Kubeconfig(), 0o600)
+}
+
+// stepLog is the log of a step that Sentry itself does.
+type stepLog struct {
+	io.Writer
+	close func()
+}
+
+// openLog begins the log of a step. One that cannot be written is told of, and goes nowhere.
+func (a *attempt) openLog(step *sentry.Step) stepLog {
+	log, err := command.CreateLog(a.logPath(step))
+	if err != nil {
+		a.log().Error("cannot write the log of a step", logger.KeyStep, step.Name, logger.KeyError, err)
+		return stepLog{io.Discard, func() {}}
+	}
+	counted := &counter{to: log}
+	masked := a.Mask.Writer(counted)
+	var turn sync.Mutex
+	return stepLog{writer(func(p []byte) (int, error) {
+		turn.Lock()
+		defer turn.Unlock()
+		return masked.Write(p)
+	}), func() {
+		_ = masked.Flush() // the log remembers what it could not keep
+		step.Bytes, step.Dropped = counted.n, log.Dropped()
+		if err := log.Close(); err != nil {
+			a.log().Error("cannot write the log of a step", logger.KeyStep, step.Name, logger.KeyError, err)
+		}
+	}}
+}
+
+// counter counts the bytes that pass.
+type counter struct {
+	to io.Writer
+	n  int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return c.to.Write(p)
+}
+
+// writer is a function that writes.
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+// create creates the pipeline runs of the project's folder: the whole work where there are no commands.
+func (a *attempt) create(ctx context.Context) Outcome {
+	name := a.job.Repository.Deploy.ProjectName
+	step := a.begin(sentry.StepCommand, "create "+projectFolder(name))
+	if err := a.keep.save(a.state()); err != nil {
+		return a.end(step, Outcome{sentry.Interrupted, err.Error()})
+	}
+	log := a.openLog(step)
+	err := a.createAll(ctx, name, log)
+	if err != nil {
+		fmt.Fprintln(log, err)
+	}
+	log.close()
+	created := plural(len(a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return run.Attempt == a.d.Attempt && !run.Intent() })), "pipeline run")
+	switch {
+	case err == nil:
+		return a.end(step, Outcome{sentry.Succeeded, created + " created"})
+	case ctx.Err() != nil:
+		return a.end(step, EndedBy(ctx, "pipeline runs were created"))
+	}
+	return a.end(step, Outcome{sentry.Failed, fmt.Sprintf("cannot create the pipeline runs of %s: %v", projectFolder(name), err)})
+}
+
+func (a *attempt) createAll(ctx context.Context, name string, log io.Writer) error {
+	switch {
+	case a.noCluster != nil:
+		return a.noCluster
+	case a.cluster == nil:
+		return errors.New("the repository has no commands, and there is no cluster: add a kubernetes section, or commands")
+	}
+	manifests, err := readManifests(a.source(), name)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := withLimit(ctx, a.job.Global.Timeout)
+	defer cancel()
+	params := map[string]string{}
+	for _, v := range environment(a.job, a.d, places{}) {
+		if key, value, _ := strings.Cut(v, "="); strings.HasPrefix(key, "SENTRY_") && key != "SENTRY_VECTOR_FILE" {
+			params[key] = value
+		}
+	}
+	err = a.cluster.Create(ctx, manifests, a.identity(), params, a.keep)
+	runs := a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return run.Attempt == a.d.Attempt && !run.Intent() })
+	for _, run := range runs {
+		fmt.Fprintf(log, "created pipeline run %s/%s\n", run.Namespace, run.Name)
+	}
+	if err == nil && len(runs) == 0 {
+		err = errors.New("no file has a PipelineRun")
+	}
+	return err
+}
+
+// seeOut sees to the pipeline runs that the work has created: it follows them where it went well, and ends them where it
+// did not.
+func (a *attempt) seeOut(ctx context.Context, outcome Outcome) Outcome {
+	runs := a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return a.keep.current(run) })
+	switch {
+	case len(runs) == 0:
+		return outcome
+	case outcome.Status == sentry.Succeeded:
+		return a.track(ctx, outcome.Reason)
+	case errors.Is(context.Cause(ctx), errLost):
+		return outcome // another owner may see to them by now
+	}
+	undone := a.cancelStep(ctx, a.patience(ctx), "what created them "+words(outcome.Status))
+	if undone != "" && !a.again(ctx, outcome) {
+		outcome.Reason += "; " + undone
+		a.keep.abandon()
+	}
+	return outcome
+}
+
+// again reports whether the deployment stays as it is, for the next start.
+func (a *attempt) again(ctx context.Context, outcome Outcome) bool {
+	return outcome.Status == sentry.Interrupted && ctx.Err() != nil && a.job.Rollout.Policy.OnInterrupt == sentry.Retry
+}
+
+func (a *attempt) patience(ctx context.Context) time.Duration {
+	if errors.Is(context.Cause(ctx), errShutdown) {
+		return stopPatience
+	}
+	return cancelPatience
+}
+
+// clearEarlier ends what earlier attempts left running. The next one must not begin before.
+func (a *attempt) clearEarlier(ctx context.Context) Outcome {
+	if !left(a.d) {
+		return Outcome{Status: sentry.Succeeded}
+	}
+	switch undone := a.cancelStep(ctx, 0, "Sentry ended while what created them ran"); {
+	case undone == "":
+		return Outcome{Status: sentry.Succeeded}
+	case ctx.Err() != nil:
+		outcome := EndedBy(ctx, "pipeline runs of an earlier attempt were canceled")
+		if !a.again(ctx, outcome) {
+			a.keep.abandon()
+		}
+		return outcome
+	default:
+		a.keep.abandon()
+		return Outcome{sentry.Failed, "the deployment cannot begin again: " + undone}
+	}
+}
+
+// cancelStep ends all pipeline runs that may still run, in a step of its own, and tells what could not be done; "" for
+// nothing. It goes on for the patience even where ctx has ended; 0 is as long as ctx goes on.
+func (a *attempt) cancelStep(ctx context.Context, patience time.Duration, why string) (undone string) {
+	step := a.begin(sentry.StepTrack, cancelStep)
+	if err := a.keep.save(a.state()); err != nil {
+		a.end(step, Outcome{sentry.Interrupted, err.Error()})
+		return err.Error()
+	}
+	log := a.openLog(step)
+	runs := a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return run.Open() })
+	fmt.Fprintf(log, "canceling %s: %s\n", plural(len(runs), "pipeline run"), why)
+	if patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(context.WithoutCancel(ctx), patience, fmt.Errorf("the cluster did not do it within %s", patience))
+		defer cancel()
+	}
+	err := a.cancel(ctx, runs, log)
+	log.close()
+	if err != nil {
+		a.end(step, Outcome{sentry.Failed, err.Error()})
+		return err.Error()
+	}
+	a.end(step, Outcome{sentry.Succeeded, plural(len(runs), "pipeline run") + " canceled or ended before"})
+	return ""
+}
+
+// cancel ends pipeline runs. It fails with what may still run.
+func (a *attempt) cancel(ctx context.Context, runs []sentry.PipelineRun, log io.Writer) error {
+	if len(runs) == 0 {
+		return nil
+	}
+	err := a.noCluster
+	if a.cluster == nil && err == nil {
+		err = errors.New("no cluster is configured any more")
+	}
+	if err != nil {
+		return fmt.Errorf("%s may still run: %w", nameRuns(runs), err)
+	}
+	now, err := a.cluster.Cancel(ctx, runs, log)
+	a.keep.put(runs, now)
+	open := slices.DeleteFunc(slices.Clone(now), func(r sentry.PipelineRun) bool { return !r.Open() })
+	switch {
+	case len(open) == 0:
+		return nil
+	case err == nil:
+		err = errors.New("the cluster has not ended it")
+	}
+	fmt.Fprintln(log, err)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return fmt.Errorf("%s may still run: %w", nameRuns(open), err)
+}
+
+// retract ends what a failed try has created, before the next one begins: it does not count.
+func (a *attempt) retract(ctx context.Context, step *sentry.Step, mark int) error {
+	runs := a.keep.pick(func(i int, run sentry.PipelineRun) bool { return i >= mark && a.keep.current(run) })
+	if len(runs) == 0 {
+		return nil
+	}
+	// Nothing of the failed try can create more when its access is closed.
+	a.closeAccess()
+	file, err := os.OpenFile(a.logPath(step), os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot write the log: %w", err)
+	}
+	defer file.Close()
+	fmt.Fprintf(file, "sentry: canceling %s of the try that failed\n", plural(len(runs), "pipeline run"))
+	open := slices.DeleteFunc(slices.Clone(runs), func(r sentry.PipelineRun) bool { return !r.Open() })
+	if err := a.cancel(ctx, open, file); err != nil {
+		return err
+	}
+	a.keep.supersede(mark)
+	if err := a.open(); err != nil {
+		return fmt.Errorf("cannot give the commands access to Kubernetes: %w", err)
+	}
+	return a.writeKubeconfig()
+}
+
+// track follows the pipeline runs of the attempt to their end. done is what went well before.
+func (a *attempt) track(ctx context.Context, done string) Outcome {
+	step := a.begin(sentry.StepTrack, trackStep)
+	if err := a.keep.save(a.state()); err != nil {
+		return a.end(step, Outcome{sentry.Interrupted, err.Error()})
+	}
+	// A crash from here on: the next start goes on with this step, and nothing runs again.
+	log := a.openLog(step)
+	outcome := a.follow(ctx, log)
+	log.close()
+	a.end(step, outcome)
+	if outcome.Status == sentry.Succeeded && done != "" {
+		outcome.Reason = done + ", " + outcome.Reason
+	}
+	return outcome
+}
+
+func (a *attempt) follow(ctx context.Context, log io.Writer) Outcome {
+	err := a.noCluster
+	if a.cluster == nil && err == nil {
+		err = errors.New("no cluster is configured any more")
+	}
+	if err != nil {
+		reason := fmt.Sprintf("nobody knows how its pipeline runs end: %v", err)
+		fmt.Fprintln(log, reason)
+		a.keep.abandon()
+		return Outcome{sentry.Interrupted, reason}
+	}
+	runs := a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return a.keep.current(run) && run.Open() })
+	now, err := a.cluster.Track(ctx, runs, kube.TrackOptions{
+		Instance: a.Instance, Log: log, Progress: func(now []sentry.PipelineRun) error { return a.keep.progress(runs, now) },
+	})
+	a.keep.put(runs, now)
+	counted := a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return a.keep.current(run) })
+	open := slices.DeleteFunc(slices.Clone(counted), func(r sentry.PipelineRun) bool { return !r.Open() })
+	if len(open) == 0 {
+		return foldRuns(counted)
+	}
+	var outcome Outcome
+	cause := context.Cause(ctx)
+	switch {
+	case cause == nil:
+		outcome = Outcome{sentry.Failed, fmt.Sprintf("cannot follow %s: %v", nameRuns(open), err)}
+	default:
+		outcome = EndedBy(ctx, nameRuns(open)+" went on")
+	}
+	if errors.Is(cause, errLost) || a.again(ctx, outcome) {
+		return outcome // whoever comes next goes on with them
+	}
+	fmt.Fprintf(log, "canceling %s: %s\n", plural(len(open), "pipeline run"), outcome.Reason)
+	patience, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), a.patience(ctx), errors.New("the cluster did not do it in time"))
+	defer stop()
+	if err := a.cancel(patience, open, log); err != nil {
+		outcome.Reason += "; " + err.Error()
+		a.keep.abandon()
+	}
+	return outcome
+}
+
+// foldRuns gives the outcome that pipeline runs make: the worst of theirs.
+func foldRuns(runs []sentry.PipelineRun) Outcome {
+	var outcomes []sentry.Status
+	for _, run := range runs {
+		outcomes = append(outcomes, run.Status)
+	}
+	if len(runs) == 0 {
+		return Outcome{sentry.Succeeded, "no pipeline run was created after all"}
+	}
+	status := sentry.Fold(outcomes)
+	if status == sentry.Succeeded && slices.Contains(outcomes, sentry.Canceled) {
+		status = sentry.Canceled // what was canceled has not succeeded
+	}
+	if status == sentry.Succeeded {
+		return Outcome{status, plural(len(runs), "pipeline run") + " succeeded"}
+	}
+	var told []string
+	for _, run := range runs {
+		if run.Status == status {
+			told = append(told, describe(run))
+		}
+	}
+	const most = 3
+	reason := strings.Join(told[:min(most, len(told))], "; ")
+	if len(told) > most {
+		reason += fmt.Sprintf("; and %d more", len(told)-most)
+	}
+	return Outcome{status, reason}
+}
+
+// describe tells how a run ended: its name, the task that failed, and Tekton's word for it.
+func describe(run sentry.PipelineRun) string {
+	text := fmt.Sprintf("pipeline run %s/%s %s", run.Namespace, run.Name, words(run.Status))
+	for _, task := range run.Tasks {
+		if task.Status == run.Status && task.Status != sentry.Canceled {
+			text += ": task " + task.Task
+			if task.Reason != "" {
+				text += ": " + task.Reason
+			}
+			break
+		}
+	}
+	if !strings.Contains(text, ": ") && run.Reason != "" {
+		text += ": " + run.Reason
+	}
+	if run.Condition != "" {
+		text += " (" + run.Condition + ")"
+	}
+	return text
+}
+
+// nameRuns names runs, in few words.
+func nameRuns(runs []sentry.PipelineRun) string {
+	const most = 3
+	var names []string
+	for _, run := range runs[:min(most, len(runs))] {
+		name := run.Name
+		if run.Intent() {
+			name = "one that was about to be created"
+		}
+		names = append(names, run.Namespace+"/"+name)
+	}
+	text := "pipeline run "
+	if len(runs) > 1 {
+		text = "pipeline runs "
+	}
+	text += strings.Join(names, ", ")
+	if len(runs) > most {
+		text += fmt.Sprintf(" and %d more", len(runs)-most)
+	}
+	return text
+}
+
+func words(s sentry.Status) string { return strings.ReplaceAll(string(s), "_", " ") }
+
+// Abandon ends the pipeline runs that earlier attempts left running.
+func (l *Local) Abandon(ctx context.Context, job Job, save func(sentry.Deployment) error) (sentry.Deployment, string) {
+	a := l.attempt(job, save, func(error) {})
+	defer a.holdCluster()()
+	a.d.Steps = stepsOf(a.d)
+	undone := a.cancelStep(ctx, 0, "the deployment is not begun again")
+	a.leave()
+	return a.d, undone
+}

@@ -1,0 +1,593 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sentry/internal/command"
+	"sentry/internal/config"
+	"sentry/internal/kube"
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+	"sentry/internal/store"
+)
+
+// kubeWorld is a cluster that outlives the processes which use it. It has its own lock.
+type kubeWorld struct {
+	mu      sync.Mutex
+	down    bool // the API server does not answer
+	stuck   bool // it answers, but nothing ends
+	refuses bool // it refuses to create anything
+	runs    []*fakeRun
+	open    map[string]func(fakeRun) error // how to create, by the token in a kubeconfig
+	seq     int
+}
+
+// fakeRun is a pipeline run that ends as its fate is.
+type fakeRun struct {
+	sentry.PipelineRun
+	attempt  int
+	ends     time.Time
+	fate     sentry.Status
+	canceled bool
+}
+
+// ended reports whether the run has ended by now. The caller has the lock.
+func (r *fakeRun) ended(w *kubeWorld) bool {
+	return !w.stuck && (r.canceled || !time.Now().Before(r.ends))
+}
+
+func (r *fakeRun) now(w *kubeWorld) sentry.PipelineRun {
+	run := r.PipelineRun
+	run.Status = sentry.Running
+	if r.ended(w) {
+		run.Status, run.Condition = r.fate, "Fate"
+		if r.fate == sentry.Failed {
+			run.Tasks = []sentry.TaskRun{{Task: "build", Status: sentry.Succeeded}, {Task: "unit", Status: sentry.Failed, Reason: "exit code 3"}}
+		}
+		if r.canceled {
+			run.Status, run.Condition = sentry.Canceled, "CancelledRunFinally"
+		}
+	}
+	return run
+}
+
+// alive names the runs that have not ended.
+func (w *kubeWorld) alive(but func(*fakeRun) bool) (names []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.runs {
+		if !r.ended(w) && !but(r) {
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
+// fakeCluster is the world as one process sees it: when that is dead nothing happens any more.
+type fakeCluster struct {
+	*kubeWorld
+	died     <-chan struct{}
+	followed []string
+}
+
+func (c *fakeCluster) Hold() (Cluster, func(), error) { return c, func() {}, nil }
+
+func (c *fakeCluster) Follow(instance string, namespaces ...string) (func(), error) {
+	c.followed = append(c.followed, namespaces...)
+	return func() {}, nil
+}
+
+type fakeAccess struct {
+	cluster *fakeCluster
+	token   string
+}
+
+func (a *fakeAccess) Kubeconfig() []byte { return []byte(a.token) }
+
+func (a *fakeAccess) Close() {
+	a.cluster.mu.Lock()
+	defer a.cluster.mu.Unlock()
+	delete(a.cluster.kubeWorld.open, a.token)
+}
+
+func (c *fakeCluster) Open(id kube.Identity, r kube.Recorder) (Access, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seq++
+	token := fmt.Sprint("token-", c.seq)
+	c.open[token] = func(run fakeRun) error { return c.create(run, id, r) }
+	return &fakeAccess{c, token}, nil
+}
+
+// create does what the gateway does: the intent, the request, the record.
+func (c *fakeCluster) create(run fakeRun, id kube.Identity, r kube.Recorder) error {
+	run.Nonce, run.Namespace, run.attempt = kube.NewNonce(), "qa", id.Attempt
+	if err := r.Intend(run.PipelineRun); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	if c.refuses {
+		c.mu.Unlock()
+		return errors.Join(errors.New("forbidden"), r.Dropped(run.Nonce))
+	}
+	c.seq++
+	run.UID, run.Name, run.APIVersion = fmt.Sprint("uid-", c.seq), fmt.Sprint("run-", c.seq), "tekton.dev/v1"
+	run.ends = run.ends.Add(time.Duration(time.Now().UnixNano()))
+	c.runs = append(c.runs, &run)
+	c.mu.Unlock()
+	return r.Created(run.PipelineRun)
+}
+
+func (c *fakeCluster) Create(ctx context.Context, manifests []kube.Manifest, id kube.Identity, params map[string]string, r kube.Recorder) error {
+	for _, m := range manifests {
+		if err := c.create(parseRun(string(m.Data)), id, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// find gives the run that is meant, or nil. The caller has the lock.
+func (c *fakeCluster) find(run sentry.PipelineRun) *fakeRun {
+	for _, r := range c.runs {
+		if run.UID == r.UID || run.Intent() && run.Nonce == r.Nonce {
+			return r
+		}
+	}
+	return nil
+}
+
+// look gives the runs as they are, until done says that this is enough, ctx ends or the process is dead.
+func (c *fakeCluster) look(ctx context.Context, runs []sentry.PipelineRun, each func(*fakeRun), progress func([]sentry.PipelineRun) error) ([]sentry.PipelineRun, error) {
+	now := slices.Clone(runs)
+	for {
+		c.mu.Lock()
+		open, changed := false, false
+		for i, run := range now {
+			if c.down || run.Status.Terminal() {
+				open = open || c.down
+				continue
+			}
+			if r := c.find(run); r != nil {
+				each(r)
+				now[i] = r.now(c.kubeWorld)
+			} else {
+				now[i].Status = sentry.Skipped // it never was
+			}
+			changed = changed || now[i].Status != run.Status
+			open = open || !now[i].Status.Terminal()
+		}
+		c.mu.Unlock()
+		if changed && progress != nil {
+			if err := progress(slices.Clone(now)); err != nil {
+				return now, err
+			}
+		}
+		if !open {
+			return now, nil
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return now, context.Cause(ctx)
+		case <-c.died:
+			return now, errDead
+		}
+	}
+}
+
+func (c *fakeCluster) Track(ctx context.Context, runs []sentry.PipelineRun, o kube.TrackOptions) ([]sentry.PipelineRun, error) {
+	fmt.Fprintln(o.Log, "tracking")
+	return c.look(ctx, runs, func(*fakeRun) {}, o.Progress)
+}
+
+func (c *fakeCluster) Cancel(ctx context.Context, runs []sentry.PipelineRun, log io.Writer) ([]sentry.PipelineRun, error) {
+	return c.look(ctx, runs, func(r *fakeRun) {
+		if !r.ended(c.kubeWorld) {
+			r.canceled = true
+		}
+	}, nil)
+}
+
+// parseRun reads "NAME STATUS SECONDS".
+func parseRun(text string) (run fakeRun) {
+	var took int
+	var name string
+	if _, err := fmt.Sscan(text, &name, &run.fate, &took); err != nil {
+		panic(fmt.Sprintf("%q: %v", text, err))
+	}
+	run.ends = time.Unix(int64(took), 0)
+	return run
+}
+
+// scripts are commands: "run NAME STATUS SECONDS; sleep SECONDS; exit CODE; fail-once". It writes down what begins.
+type scripts struct {
+	t       *testing.T
+	world   *kubeWorld
+	died    <-chan struct{}
+	witness *scriptWitness
+}
+
+// scriptWitness outlives processes, and has its own lock.
+type scriptWitness struct {
+	mu     sync.Mutex
+	starts []string // DEPLOYMENT/ATTEMPT
+	wrong  []string
+}
+
+func (s *scripts) Expect() {}
+
+func (s *scripts) Run(ctx context.Context, spec command.Spec) command.Result {
+	result := command.Result{Outcome: command.NotStarted}
+	if result.Err = spec.Begin(); result.Err != nil {
+		return result
+	}
+	env := map[string]string{}
+	for _, v := range spec.Env {
+		key, value, _ := strings.Cut(v, "=")
+		env[key] = value
+	}
+	s.begins(env)
+	result.Outcome = command.Exited
+	_ = os.WriteFile(spec.Log, []byte("output\n"), 0o600)
+	for line := range strings.SplitSeq(spec.Script, ";") {
+		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch word {
+		case "run":
+			if s.create(env["KUBECONFIG"], parseRun(rest)) != nil {
+				result.ExitCode = 1
+				return result
+			}
+		case "sleep":
+			d, _ := time.ParseDuration(rest)
+			select {
+			case <-time.After(d):
+			case <-ctx.Done():
+				result.Outcome = command.Canceled
+				return result
+			case <-s.died:
+				result.Outcome = command.Canceled
+				return result
+			}
+		case "fail-once":
+			if n := len(s.witness.starts); n == 1 {
+				result.ExitCode = 7
+				return result
+			}
+		case "exit":
+			fmt.Sscan(rest, &result.ExitCode)
+			return result
+		}
+	}
+	return result
+}
+
+func (s *scripts) create(file string, run fakeRun) error {
+	token, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	s.world.mu.Lock()
+	create := s.world.open[string(token)]
+	s.world.mu.Unlock()
+	if create == nil {
+		return errors.New("unauthorized")
+	}
+	return create(run)
+}
+
+// begins judges the moment: nothing that an earlier attempt created may still run.
+func (s *scripts) begins(env map[string]string) {
+	attempt := env["SENTRY_ATTEMPT"]
+	alive := s.world.alive(func(r *fakeRun) bool { return fmt.Sprint(r.attempt) == attempt })
+	s.witness.mu.Lock()
+	defer s.witness.mu.Unlock()
+	s.witness.starts = append(s.witness.starts, env["SENTRY_DEPLOYMENT_ID"]+"/"+attempt)
+	if len(alive) > 0 {
+		s.witness.wrong = append(s.witness.wrong, fmt.Sprintf("attempt %s begins while %v runs", attempt, alive))
+	}
+}
+
+// stage is a group of one repository, a cluster, and a line of processes.
+type stage struct {
+	t       *testing.T
+	dir     string
+	cfg     *config.Config
+	state   *store.Store
+	world   *kubeWorld
+	witness *scriptWitness
+	life    *life
+	ran     chan error
+	stop    context.CancelFunc
+}
+
+func newStage(t *testing.T, policy sentry.Policy, commands ...config.Command) *stage {
+	t.Helper()
+	s := &stage{
+		t: t, dir: t.TempDir(), state: openMemory(t), cfg: &config.Config{},
+		world: &kubeWorld{open: map[string]func(fakeRun) error{}}, witness: &scriptWitness{},
+	}
+	for i := range commands {
+		commands[i].Name, commands[i].Timeout = fmt.Sprint("c", i+1), time.Hour
+	}
+	a := member(t, "a", "g", "main")
+	a.Deploy.ProjectName, a.Deploy.Track, a.Deploy.Commands = "project", config.TrackAuto, commands
+	s.cfg.Global.Grace, s.cfg.Global.Cleanup = time.Second, true
+	s.cfg.Groups = []config.Group{{Name: "g", Policy: policy}}
+	s.cfg.Repositories = []config.Repository{a}
+	return s
+}
+
+func (s *stage) repo() *config.Repository { return &s.cfg.Repositories[0] }
+
+// begin starts a process; it dies at the dieAfter-th write, before it (lose) or right after it. 0 is never.
+func (s *stage) begin(dieAfter int, lose bool) {
+	s.t.Helper()
+	st, err := s.state.Successor()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	l := &life{Store: st, died: make(chan struct{}), dieAfter: dieAfter, lose: lose}
+	local := &Local{
+		Root: filepath.Join(s.dir, "workspaces"), LogsDir: filepath.Join(s.dir, "logs"), Sources: &trees{},
+		Commands: &scripts{s.t, s.world, l.died, s.witness}, Mask: logger.NewMasker(), Log: slog.New(slog.DiscardHandler),
+		Clusters: &fakeCluster{kubeWorld: s.world, died: l.died}, Instance: "instance",
+	}
+	l.service = New(Options{
+		Store: l, Executor: local, Log: slog.New(slog.DiscardHandler), Config: func() *config.Config { return s.cfg },
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	s.life, s.ran, s.stop = l, make(chan error, 1), cancel
+	ran := s.ran
+	go func() { ran <- l.service.Run(ctx) }()
+}
+
+// change makes a rollout wait.
+func (s *stage) change() {
+	s.t.Helper()
+	for n := range 2 { // the baseline, and a change
+		_, err := s.life.Store.RecordChanges(s.t.Context(), []store.Observation{{
+			Watch: sentry.Watch{Repository: "a", Branch: "main"}, Revision: sentry.Revision{Commit: commit(fmt.Sprint("a", n))}, Group: "g",
+		}})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// rollout gives the only one.
+func (s *stage) rollout() sentry.Rollout {
+	s.t.Helper()
+	r := theOnly(s.t, s.life.Store)
+	full, err := s.life.Store.Rollout(s.t.Context(), r.ID)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return full
+}
+
+// until lets time pass until something is so, at most an hour. A process that dies meanwhile is followed by one that
+// does not, where revive is set.
+func (s *stage) until(revive bool, so func() bool) (deaths int) {
+	s.t.Helper()
+	for range 3600 {
+		synctest.Wait()
+		s.life.mu.Lock()
+		dead := s.life.dead
+		s.life.mu.Unlock()
+		if dead && revive {
+			deaths++
+			s.end()
+			s.begin(0, false)
+			continue
+		}
+		if so() {
+			return deaths
+		}
+		time.Sleep(time.Second)
+	}
+	s.t.Errorf("it is not so after an hour: %+v", s.rollout())
+	return deaths
+}
+
+// end ends the process as SIGTERM does, or what is left of a dead one.
+func (s *stage) end() {
+	s.t.Helper()
+	s.stop()
+	if err := <-s.ran; err != nil && !errors.Is(err, errDead) {
+		s.t.Errorf("the service ended: %v", err)
+	}
+	if err := s.life.Store.Close(); err != nil {
+		s.t.Error(err)
+	}
+}
+
+func (s *stage) ended() bool { return s.rollout().Status.Terminal() }
+
+// play carries the change out, with a death at a write, and gives the rollout in the end.
+func (s *stage) play(dieAfter int, lose bool) (r sentry.Rollout, deaths int) {
+	s.t.Helper()
+	s.begin(dieAfter, lose)
+	s.change()
+	deaths = s.until(true, s.ended)
+	r = s.rollout()
+	s.end()
+	return r, deaths
+}
+
+var retryPolicy = sentry.Policy{Strategy: sentry.Parallel, MaxParallel: 1, ContinueOnError: true, OnInterrupt: sentry.Retry, Timeout: sentry.Duration(30 * time.Minute)}
+
+// TestPipelineRunsDecide tells what a deployment ends as, and why.
+func TestPipelineRunsDecide(t *testing.T) {
+	cases := []struct {
+		name     string
+		commands []config.Command
+		repo     func(*config.Repository)
+		world    func(*kubeWorld)
+		status   sentry.Status
+		reason   string
+		steps    string
+		runs     string
+	}{
+		{"none", []config.Command{{Run: "exit 0"}}, nil, nil, sentry.Succeeded, "1 command succeeded", "clone c1", ""},
+		{"good", []config.Command{{Run: "run a succeeded 60"}, {Run: "run b succeeded 5"}}, nil, nil, sentry.Succeeded, "2 commands succeeded, 2 pipeline runs succeeded", "clone c1 c2 track", "succeeded succeeded"},
+		{"bad", []config.Command{{Run: "run a succeeded 60; run b failed 5"}}, nil, nil, sentry.Failed, "pipeline run qa/run-3 failed: task unit: exit code 3 (Fate)", "clone c1 track:failed", "succeeded failed"},
+		{"worst", []config.Command{{Run: "run a failed 1; run b timed_out 5; run c canceled 1"}}, nil, nil, sentry.TimedOut, "pipeline run qa/run-3 timed out (Fate)", "clone c1 track:timed_out", "failed timed_out canceled"},
+		{"canceled elsewhere", []config.Command{{Run: "run a succeeded 1; run b canceled 1"}}, nil, nil, sentry.Canceled, "pipeline run qa/run-3 canceled (Fate)", "clone c1 track:canceled", "succeeded canceled"},
+		{"the command fails", []config.Command{{Run: "run a succeeded 600; exit 3"}}, nil, nil, sentry.Failed, "c1 exited with 3", "clone c1:failed cancel", "canceled"},
+		{"tried again", []config.Command{{Run: "run a failed 600; fail-once", Retries: 2}}, func(r *config.Repository) {}, nil, sentry.Failed, "pipeline run qa/run-4 failed: task unit: exit code 3 (Fate)", "clone c1 track:failed", "canceled failed"},
+		{"a try that failed does not count", []config.Command{{Run: "run a failed 0; sleep 1s; fail-once; run b succeeded 3", Retries: 1}, {Run: "exit 0"}}, func(r *config.Repository) {}, nil, sentry.Failed, "pipeline run qa/run-4 failed: task unit: exit code 3 (Fate)", "clone c1 c2 track:failed", "failed failed succeeded"},
+		{"refused", []config.Command{{Run: "run a succeeded 600"}}, nil, func(w *kubeWorld) { w.refuses = true }, sentry.Failed, "c1 exited with 1", "clone c1:failed", ""},
+		{"off", []config.Command{{Run: "run a failed 600"}}, func(r *config.Repository) { r.Deploy.Track = config.TrackOff }, nil, sentry.Succeeded, "1 command succeeded", "clone c1", "pending"},
+		{"a kubeconfig of its own", []config.Command{{Run: "run a failed 600"}}, func(r *config.Repository) {
+			r.Deploy.Env = []config.EnvVar{{Name: "KUBECONFIG", Value: sentry.NewSecret("/nowhere")}}
+		}, nil, sentry.Failed, "c1 exited with 1", "clone c1:failed", ""},
+		{"the deployment's timeout", []config.Command{{Run: "run a succeeded 600"}}, func(r *config.Repository) { r.Deploy.Timeout = time.Minute }, nil, sentry.TimedOut, "the deployment's timeout is over, while pipeline run qa/run-2 went on", "clone c1 track:timed_out", "canceled"},
+		{"the group's timeout", []config.Command{{Run: "run a succeeded 3600"}}, nil, nil, sentry.TimedOut, "the group's global_timeout is over (30m0s), while pipeline run qa/run-2 went on", "clone c1 track:timed_out", "canceled"},
+		{"it cannot be canceled", []config.Command{{Run: "run a succeeded 600; exit 3"}}, nil, func(w *kubeWorld) { w.stuck = true }, sentry.Failed, "c1 exited with 3; pipeline run qa/run-2 may still run: the cluster did not do it within 2m0s", "clone c1:failed cancel:failed", "interrupted"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t, retryPolicy, slices.Clone(c.commands)...)
+				if c.repo != nil {
+					c.repo(s.repo())
+				}
+				if c.world != nil {
+					c.world(s.world)
+				}
+				r, _ := s.play(0, false)
+				d := r.Deployments[0]
+				if d.Status != c.status || d.Reason != c.reason {
+					t.Errorf("it ended as %s: %s\nwant %s: %s", d.Status, d.Reason, c.status, c.reason)
+				}
+				if got := stepsText(d.Steps); got != c.steps {
+					t.Errorf("steps %s\nwant %s", got, c.steps)
+				}
+				var runs []string
+				for _, run := range d.PipelineRuns {
+					runs = append(runs, string(run.Status))
+					if run.Attempt != 1 {
+						t.Errorf("a run of attempt %d", run.Attempt)
+					}
+				}
+				if got := strings.Join(runs, " "); got != c.runs {
+					t.Errorf("runs %s\nwant %s", got, c.runs)
+				}
+				if n := len(s.world.open); n > 0 {
+					t.Errorf("%d tokens are left", n)
+				}
+			})
+		})
+	}
+}
+
+func stepsText(steps []sentry.Step) string {
+	var names []string
+	for _, step := range steps {
+		name := step.Name
+		if step.Status != sentry.Succeeded {
+			name += ":" + string(step.Status)
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, " ")
+}
+
+// TestPipelineRunsSurviveDeath ends the process at each of its writes, before and after it, and judges by what the
+// cluster and the commands saw.
+func TestPipelineRunsSurviveDeath(t *testing.T) {
+	hold := retryPolicy
+	hold.OnInterrupt = sentry.Hold
+	for _, c := range []struct {
+		name     string
+		policy   sentry.Policy
+		commands []config.Command
+		status   sentry.Status
+	}{
+		{"good", retryPolicy, []config.Command{{Run: "run a succeeded 60; sleep 1s"}, {Run: "run b succeeded 5"}}, sentry.Succeeded},
+		{"bad", retryPolicy, []config.Command{{Run: "run a failed 60"}}, sentry.Failed},
+		{"the command fails", retryPolicy, []config.Command{{Run: "run a succeeded 600; sleep 1s; exit 3"}}, sentry.Failed},
+		{"hold", hold, []config.Command{{Run: "run a succeeded 60"}}, ""},
+		{"timeout", retryPolicy, []config.Command{{Run: "run a succeeded 7200"}}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, lose := range []bool{false, true} {
+				for n := 1; ; n++ {
+					died := false
+					if !t.Run(fmt.Sprintf("write %d lose %v", n, lose), func(t *testing.T) {
+						synctest.Test(t, func(t *testing.T) { died = judgeDeath(t, c.policy, c.commands, c.status, n, lose) })
+					}) || !died {
+						break
+					}
+				}
+			}
+		})
+	}
+}
+
+// judgeDeath plays one death, and reports whether there was one.
+func judgeDeath(t *testing.T, policy sentry.Policy, commands []config.Command, want sentry.Status, n int, lose bool) bool {
+	s := newStage(t, policy, slices.Clone(commands)...)
+	s.begin(n, lose)
+	s.change()
+	tracked, starts := false, 0
+	deaths := s.until(false, func() bool {
+		s.life.mu.Lock()
+		defer s.life.mu.Unlock()
+		return s.life.dead || s.ended()
+	})
+	if !s.ended() {
+		deaths = 1
+		d := s.rollout().Deployments
+		tracked = len(d) > 0 && resumable(d[0])
+		starts = len(s.witness.starts)
+	}
+	s.until(true, s.ended)
+	r := s.rollout()
+	d := r.Deployments[0]
+	if alive := s.world.alive(func(*fakeRun) bool { return false }); len(alive) > 0 {
+		t.Errorf("the rollout has ended as %s (%s), and %v runs", r.Status, r.Reason, alive)
+	}
+	for _, run := range s.world.runs {
+		if !slices.ContainsFunc(d.PipelineRuns, func(known sentry.PipelineRun) bool { return known.UID == run.UID && known.Status.Terminal() }) {
+			t.Errorf("%s is forgotten: %+v", run.Name, d.PipelineRuns)
+		}
+	}
+	if len(d.PipelineRuns) != len(s.world.runs) {
+		t.Errorf("%d pipeline runs are known, there were %d", len(d.PipelineRuns), len(s.world.runs))
+	}
+	if tracked && len(s.witness.starts) != starts {
+		t.Errorf("commands ran again although they had ended: %v", s.witness.starts)
+	}
+	for _, wrong := range s.witness.wrong {
+		t.Error(wrong)
+	}
+	if want != "" && r.Status != want {
+		t.Errorf("it ended as %s (%s), want %s", r.Status, r.Reason, want)
+	}
+	if want == "" && deaths == 0 && r.Status == sentry.Interrupted {
+		t.Errorf("nobody died, and it is interrupted")
+	}
+	if policy.OnInterrupt == sentry.Hold && tracked && r.Status != sentry.Succeeded {
+		t.Errorf("it was followed, and ended as %s (%s)", r.Status, r.Reason)
+	}
+	broken, err := s.life.Store.Check(t.Context())
+	if err != nil || len(broken) > 0 {
+		t.Errorf("the state: %v %v", broken, err)
+	}
+	s.end()
+	return deaths > 0
+}
