@@ -112,6 +112,9 @@ func makeCerts(l layout, server, host string) error {
 	if err := pair("kubelet", "kubelet", nil, nodeName, host); err != nil {
 		return err
 	}
+	if err := pair("addons", "addons", []string{"system:masters"}); err != nil {
+		return err
+	}
 	if err := pair("kubelet-client", "kube-apiserver-kubelet-client", nil); err != nil {
 		return err
 	}

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
@@ -116,6 +119,23 @@ func (c *cluster) waitFor(p process) error {
 	return nil
 }
 
+// askDNS asks for the API server by its name in the cluster.
+func (c *cluster) askDNS() error {
+	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", net.JoinHostPort(c.Network.host(), "53"))
+	}}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	found, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(found, c.Network.api()) {
+		return fmt.Errorf("the API server's name leads to %s, not to %s", found, c.Network.api())
+	}
+	return nil
+}
+
 // ready asks a part whether it is ready.
 func (c *cluster) ready(name string) error {
 	switch name {
@@ -130,6 +150,8 @@ func (c *cluster) ready(name string) error {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		return nil
+	case "addons":
+		return c.askDNS()
 	case "kubelet":
 		return c.answers("http://127.0.0.1:" + c.port("kubelet-health") + "/healthz")
 	case "tekton":

@@ -55,9 +55,14 @@ func (l layout) lock() (unlock func(), err error) {
 // at is a path in the state folder.
 func (l layout) at(name ...string) string { return filepath.Join(append([]string{l.run}, name...)...) }
 
-// built is the path of a program that was built for the cluster.
+// built is the path of a program that was built for the cluster: of the version that is current now, and not of one that is
+// built while the cluster runs.
 func (l layout) built(component, program string) string {
-	return filepath.Join(l.cache, component, "current", program)
+	dir := filepath.Join(l.cache, component, "current")
+	if current, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = current
+	}
+	return filepath.Join(dir, program)
 }
 
 func (l layout) kubeconfig() string { return filepath.Join(l.dir, "kubeconfig") }

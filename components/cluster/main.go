@@ -43,6 +43,9 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
+	if command == "addons" && len(args) == 0 {
+		return addons(l)
+	}
 	if command != "parts" {
 		unlock, err := l.lock()
 		if err != nil {

@@ -26,6 +26,12 @@ func (n network) pods() string     { return fmt.Sprintf("10.%d.0.0/22", n.N) }
 func (n network) api() string      { return fmt.Sprintf("10.%d.8.1", n.N) }
 func (n network) services() string { return fmt.Sprintf("10.%d.8.0/24", n.N) }
 
+// isService reports whether an address is one of a service.
+func (n network) isService(ip net.IP) bool {
+	_, all, err := net.ParseCIDR(n.services())
+	return err == nil && all.Contains(ip)
+}
+
 // freeNetwork finds a share that no interface and no route of this machine touches.
 func freeNetwork() (network, error) {
 	out, err := exec.Command("ip", "-4", "route", "show", "table", "all").Output()
@@ -69,7 +75,7 @@ func (n network) remove(l layout) error {
 		}
 		for _, a := range addresses {
 			ip, _, err := net.ParseCIDR(a.String())
-			if err != nil || ip.String() != n.host() && ip.String() != n.api() {
+			if err != nil || ip.String() != n.host() && !n.isService(ip) {
 				continue
 			}
 			args := []string{"link", "delete", i.Name}

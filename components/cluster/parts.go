@@ -13,7 +13,7 @@ import (
 // made rare: there is one of each, nobody has to be elected, and what is checked every few seconds elsewhere is checked every
 // few minutes.
 func (c *cluster) parts() []process {
-	all := []process{c.etcd(), c.apiserver(), c.controllerManager(), c.scheduler(), c.runtime(), c.kubelet(), c.tekton()}
+	all := []process{c.etcd(), c.apiserver(), c.controllerManager(), c.scheduler(), c.runtime(), c.kubelet(), c.addons(), c.tekton()}
 	for i := range all {
 		all[i].Order = i
 	}
@@ -90,6 +90,10 @@ func (c *cluster) kubelet() process {
 		"--root-dir=" + c.kubeletDir(), "--cert-dir=" + c.at("certs"), "--hostname-override=" + nodeName, "--node-ip=" + c.Network.host(),
 		"--housekeeping-interval=15s",
 	}}
+}
+
+func (c *cluster) addons() process {
+	return process{Name: "addons", Args: []string{filepath.Join(c.dir, "cluster"), "addons"}}
 }
 
 func (c *cluster) tekton() process {

@@ -132,6 +132,13 @@ func (c *cluster) prepare() error {
 	return errors.Join(c.configureNode(), c.connect())
 }
 
+// storageClass is the class of volumes that claims get when they name none.
+const storageClass = `apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: ` + class + `, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}
+provisioner: ` + provisioner + `
+`
+
 // before does what a part wants to find.
 func (c *cluster) before(part string) error {
 	switch part {
@@ -140,6 +147,9 @@ func (c *cluster) before(part string) error {
 			return err
 		}
 		return loadOwnImages(c.layout)
+	case "addons":
+		_, err := c.kubectl(storageClass, "create", "-f", "-")
+		return err
 	case "tekton":
 		return c.installTekton()
 	}
@@ -229,7 +239,7 @@ func (c *cluster) describe() error {
 	i := info{
 		Node: c.Node, Host: c.Network.host(), Kubeconfig: c.kubeconfig(), Kubectl: c.built("kubernetes", "kubectl"),
 		Helm: c.built("helm", "helm"), Busybox: imageBusybox, Kubernetes: version("kubernetes"), Tekton: version("tekton"),
-		LeftOut: "kube-proxy and DNS (only the API server's service has an address that answers), Tekton's admission webhook and resolvers",
+		LeftOut: "Tekton's admission webhook and resolvers; services are TCP only, network policies have no effect, and nothing goes out",
 	}
 	if !c.Node {
 		i.Host = "127.0.0.1"

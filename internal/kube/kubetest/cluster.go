@@ -223,11 +223,12 @@ func (c *Cluster) removeNamespace(t testing.TB, name string) {
 		out, _ := c.TryKubectl("get", "pipelineruns,taskruns,pods,events", "--namespace", name)
 		t.Logf("what was in the namespace %s:\n%s", name, out)
 	}
-	// Who would start again what ends goes first. Pods that do not care about a signal would hold the namespace for half a minute.
+	// Who would start again what ends goes first. Pods that do not care about a signal would hold the namespace for half a minute,
+	// and those that are still there when it goes for a quarter.
 	for _, args := range [][]string{
 		{"delete", "pipelineruns,taskruns", "--all", "--wait=false"},
 		{"delete", "deployments,statefulsets,jobs", "--all", "--wait=false"},
-		{"delete", "pods", "--all", "--grace-period=1", "--wait=false"},
+		{"delete", "pods", "--all", "--grace-period=1", "--timeout=60s"},
 	} {
 		if out, err := c.TryKubectl(append(args, "--namespace", name, "--ignore-not-found")...); err != nil {
 			t.Logf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
@@ -239,9 +240,9 @@ func (c *Cluster) removeNamespace(t testing.TB, name string) {
 }
 
 // Wait waits until a condition holds, as `kubectl wait` understands it: "condition=Ready", "delete", "jsonpath={.status.x}=y".
-func (c *Cluster) Wait(t testing.TB, ns, object, condition string) {
+func (c *Cluster) Wait(t testing.TB, ns, object, condition string, more ...string) {
 	t.Helper()
-	c.Run(t, "wait", "--namespace", ns, object, "--for="+condition, "--timeout=120s")
+	c.Run(t, append([]string{"wait", "--namespace", ns, object, "--for=" + condition, "--timeout=120s"}, more...)...)
 }
 
 // Ended waits until a PipelineRun has ended, and gives the status and the reason of its condition, as "True", "Succeeded".

@@ -71,6 +71,40 @@ func TestPods(t *testing.T) {
 	}
 }
 
+// TestServices shows that a pod finds another by the name of a service, and gets a volume that it can write to without root.
+func TestServices(t *testing.T) {
+	t.Parallel()
+	c := Find(t)
+	c.NeedNode(t)
+	ns := c.Namespace(t)
+	c.Apply(t, ns, `{"apiVersion": "v1", "kind": "List", "items": [
+		{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+			"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}},
+		{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+			"spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}},
+		{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": {"app": "web"}}, "spec": {
+			"securityContext": {"runAsUser": 65532, "fsGroup": 65532}, "terminationGracePeriodSeconds": 1,
+			"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+			"containers": [{"name": "web", "image": "`+c.Busybox+`", "command": ["sh", "-c", "echo served >/data/index.html && exec httpd -f -p 8080 -h /data"],
+				"ports": [{"name": "http", "containerPort": 8080}], "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+				"readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1}}]}},
+		{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client"}, "spec": {
+			"containers": [{"name": "client", "image": "`+c.Busybox+`", "command": ["sleep", "3600"]}]}}]}`)
+	c.Wait(t, ns, "pod/web", "condition=Ready")
+	c.Wait(t, ns, "pod/client", "condition=Ready")
+	c.Wait(t, ns, "endpointslice", "jsonpath={.endpoints[0].conditions.ready}=true", "--selector=kubernetes.io/service-name=web")
+	ip := c.Run(t, "get", "service", "web", "--namespace", ns, "--output", "jsonpath={.spec.clusterIP}")
+	if got := c.Run(t, "exec", "client", "--namespace", ns, "--", "nslookup", "web."+ns+".svc.cluster.local"); !strings.Contains(got, ip) {
+		t.Errorf("the name of the service leads to %q, not to %s", got, ip)
+	}
+	if got := c.Run(t, "exec", "client", "--namespace", ns, "--", "wget", "-q", "-O", "-", "http://web"); got != "served\n" {
+		t.Errorf("the service says %q", got)
+	}
+	if out, err := c.TryKubectl("exec", "client", "--namespace", ns, "--", "nslookup", "nobody.example.com"); err == nil {
+		t.Errorf("a name of elsewhere is known: %s", out)
+	}
+}
+
 // TestLine shows that a line is cut for its user alone.
 func TestLine(t *testing.T) {
 	t.Parallel()
