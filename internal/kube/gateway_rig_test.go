@@ -2,6 +2,7 @@ package kube
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -134,6 +135,17 @@ func newClient(t *testing.T, a *Access) *client {
 	t.Cleanup(transport.CloseIdleConnections)
 	c.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return c
+}
+
+// tls gives the configuration to speak with the gateway.
+func (c *client) tls(protocols ...string) *tls.Config {
+	c.t.Helper()
+	config, err := rest.TLSConfigFor(c.config)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	config.NextProtos = protocols
+	return config
 }
 
 // request makes a request with the token. Headers come as "Name: value".
