@@ -166,7 +166,10 @@ func (s *Sources) Workspace(ctx context.Context, w Want, dir string, progress io
 // place puts a workspace with a commit, or a newer one, at dir: a spare, a spare of an earlier commit that is brought up
 // to date, or a new one.
 func (s *Sources) place(ctx context.Context, src source, a Auth, commit, dir string, progress io.Writer) (string, error) {
-	if one, ok := s.shelves.take(src, commit); ok {
+	if one, ok := s.shelves.take(src, commit); ok && !s.whole(one) {
+		s.git.log.Warn("a tree that was made ahead is not whole any more, and is made anew", "source", src.String())
+		s.removeAll([]string{one.dir})
+	} else if ok {
 		err := os.Rename(one.dir, dir)
 		if err == nil && one.commit == commit {
 			return commit, nil

@@ -615,3 +615,33 @@ func snapshot(t *testing.T, dir string) string {
 	}
 	return out.String()
 }
+
+// Something that tidies up temporary folders takes files out of a spare that nobody has used for long.
+func TestSparesThatWereTidiedAway(t *testing.T) {
+	for _, moved := range []bool{false, true} {
+		b := newBench(t, Options{})
+		repo := b.server.Repo(t, "qa.git")
+		commit := repo.Commit(t, "main", map[string]string{"a": "1", "dir/b": "2"}, "first")
+		b.tree(repo.URL, "main", commit)
+		b.spares(repo.URL, "main", commit, 1)
+
+		b.sources.shelves.mu.Lock()
+		one := &b.sources.shelves.of(source{b.remote(repo.URL), "main"}).spares[0]
+		one.made = one.made.Add(-2 * checkAfter)
+		dir := one.dir
+		b.sources.shelves.mu.Unlock()
+		if err := os.RemoveAll(filepath.Join(dir, "dir")); err != nil {
+			t.Fatal(err)
+		}
+		if moved {
+			commit = repo.Commit(t, "main", map[string]string{"a": "3"}, "second")
+		}
+		tree := b.tree(repo.URL, "main", commit) // which looks whether it is clean
+		if _, err := os.Stat(filepath.Join(tree, "dir", "b")); err != nil {
+			t.Errorf("moved %t: %v", moved, err)
+		}
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("moved %t: %s is still there", moved, dir)
+		}
+	}
+}

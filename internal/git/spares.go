@@ -38,7 +38,22 @@ type shelf struct {
 type spare struct {
 	dir    string // of the workspace
 	commit string // of its tree; "" while it is empty
-	bytes  int64
+	bytes  int64  // what is in it, as diskUse has counted it at made
+	files  int
+	made   time.Time
+}
+
+// checkAfter is from which age on a spare is looked at before it is handed over. What tidies up temporary folders, in
+// which workspaces may be, takes away what nobody has used for days, file by file.
+const checkAfter = time.Hour
+
+// whole reports whether what was made is still there, as far as names and sizes tell.
+func (s *Sources) whole(one spare) bool {
+	if time.Since(one.made) < checkAfter {
+		return true
+	}
+	bytes, files := diskUse(one.dir, s.o.MaxSpareBytes)
+	return bytes == one.bytes && files == one.files
 }
 
 // order asks for the spares of a branch.
@@ -239,6 +254,10 @@ func (s *Sources) fill(ctx context.Context, o order) error {
 	}
 	for s.shelves.missing(o.source, commit) > 0 {
 		one, ok := s.shelves.outdated(o.source, commit)
+		if ok && !s.whole(one) {
+			s.removeAll([]string{one.dir})
+			continue
+		}
 		if !ok {
 			if one.dir, err = s.newSpare(); err != nil {
 				return err
@@ -249,7 +268,8 @@ func (s *Sources) fill(ctx context.Context, o order) error {
 			return err
 		}
 		commit = one.commit
-		one.bytes, _ = diskUse(one.dir, s.o.MaxSpareBytes)
+		one.bytes, one.files = diskUse(one.dir, s.o.MaxSpareBytes)
+		one.made = time.Now()
 		surplus := s.shelves.put(o.source, one)
 		s.removeAll(surplus)
 		if len(surplus) > 0 {
