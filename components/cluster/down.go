@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// fixedPaths are where programs of a node write whatever they are told. Those that were not there before are removed.
+// fixedPaths are where programs of a node write whatever they are told. Those that were not there before are removed, when
+// what is ours in them has gone.
 var fixedPaths = []string{
 	"/run/containerd", "/var/lib/containerd", "/opt/containerd", "/var/lib/kubelet", "/var/lib/cni", "/etc/cni", "/opt/cni",
 	"/var/log/containers", "/var/log/pods", "/usr/libexec/kubernetes", "/run/runc", "/run/netns", "/var/run/kubernetes",
@@ -234,18 +235,35 @@ func restore(l layout) error {
 			errs = append(errs, os.WriteFile("/proc/sys/"+name, []byte(value), 0o644))
 		}
 	}
-	for _, path := range fixedPaths {
-		if !slices.Contains(b.Paths, path) {
-			errs = append(errs, os.RemoveAll(path))
-		}
-	}
 	logs, _ := filepath.Glob("/var/log/containers/*.log") // the kubelet's links to logs that are gone
 	for _, link := range logs {
 		if to, err := os.Readlink(link); err == nil && strings.HasPrefix(to, l.run+"/") {
 			errs = append(errs, os.Remove(link))
 		}
 	}
+	if !slices.Contains(b.Paths, "/var/lib/kubelet") {
+		errs = append(errs, os.RemoveAll("/var/lib/kubelet/device-plugins")) // with a socket that nobody else can use
+	}
+	for _, path := range fixedPaths {
+		if !slices.Contains(b.Paths, path) {
+			removeEmpty(path)
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// removeEmpty removes the empty folders at a path and below: what is in another is somebody else's, of another cluster perhaps.
+func removeEmpty(path string) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			removeEmpty(filepath.Join(path, e.Name()))
+		}
+	}
+	os.Remove(path) // fails where something is in it
 }
 
 // cgroupDirs are the folders of the pods' control group, one in each hierarchy that is mounted.

@@ -1,6 +1,6 @@
 // Cluster starts a Kubernetes of one node with Tekton for the tests, and ends it without a trace: etcd, the control plane,
 // containerd, the kubelet and Tekton's controller as processes of this machine, each started, asked whether it is ready, and
-// recorded. It needs Linux and root.
+// recorded. It needs Linux. Without root there is no node: see paper.go.
 package main
 
 import (
@@ -43,8 +43,11 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	if command == "addons" && len(args) == 0 {
+	switch { // parts of a cluster
+	case command == "addons" && len(args) == 0:
 		return addons(l)
+	case command == "paper" && len(args) == 0:
+		return paper(l)
 	}
 	if command != "parts" {
 		unlock, err := l.lock()

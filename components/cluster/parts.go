@@ -14,6 +14,9 @@ import (
 // few minutes.
 func (c *cluster) parts() []process {
 	all := []process{c.etcd(), c.apiserver(), c.controllerManager(), c.scheduler(), c.runtime(), c.kubelet(), c.addons(), c.tekton()}
+	if !c.Node {
+		all = []process{c.etcd(), c.apiserver(), c.controllerManager(), c.paper(), c.tekton()}
+	}
 	for i := range all {
 		all[i].Order = i
 	}
@@ -65,6 +68,7 @@ func (c *cluster) controllerManager() process {
 		"--leader-elect=false", "--use-service-account-credentials", "--profiling=false",
 		"--service-account-private-key-file=" + c.at("certs", "service-accounts.key"), "--root-ca-file=" + c.at("certs", "ca.crt"),
 		"--node-monitor-period=1m", "--node-monitor-grace-period=20m", "--pvclaimbinder-sync-period=1m",
+		"--flex-volume-plugin-dir=" + c.at("volume-plugins"),
 		"--horizontal-pod-autoscaler-sync-period=1m", "--attach-detach-reconcile-sync-period=5m",
 		"--controllers=*,-node-ipam-controller,-node-route-controller,-cloud-node-lifecycle-controller,-service-lb-controller",
 	}}
@@ -90,6 +94,10 @@ func (c *cluster) kubelet() process {
 		"--root-dir=" + c.kubeletDir(), "--cert-dir=" + c.at("certs"), "--hostname-override=" + nodeName, "--node-ip=" + c.Network.host(),
 		"--housekeeping-interval=15s",
 	}}
+}
+
+func (c *cluster) paper() process {
+	return process{Name: "paper", Args: []string{filepath.Join(c.dir, "cluster"), "paper"}}
 }
 
 func (c *cluster) addons() process {

@@ -23,10 +23,10 @@ func up(l layout) error {
 	} else if err := down(l); err != nil {
 		return fmt.Errorf("what is left of the last cluster cannot be removed: %w", err)
 	}
-	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
-		return errors.New("a node that runs pods needs Linux, and root")
+	if runtime.GOOS != "linux" {
+		return errors.New("the cluster needs Linux")
 	}
-	c := &cluster{layout: l, Node: true}
+	c := &cluster{layout: l, Node: os.Geteuid() == 0}
 	if err := c.build(); err != nil {
 		return errors.Join(err, down(l))
 	}
@@ -108,7 +108,8 @@ func (c *cluster) prepare() error {
 		if err := makeCerts(c.layout, c.Server, "127.0.0.1"); err != nil {
 			return err
 		}
-		return errors.Join(c.save(), c.connect())
+		c.connect()
+		return c.save()
 	}
 	if err := noteBefore(c.layout); err != nil {
 		return err
@@ -129,7 +130,8 @@ func (c *cluster) prepare() error {
 	if err := makeCerts(c.layout, c.Server, c.Network.host()); err != nil {
 		return err
 	}
-	return errors.Join(c.configureNode(), c.connect())
+	c.connect()
+	return c.configureNode()
 }
 
 // storageClass is the class of volumes that claims get when they name none.

@@ -105,6 +105,21 @@ func TestServices(t *testing.T) {
 	}
 }
 
+// TestStopAPI shows that the cluster goes on where it was when its API server comes back.
+func TestStopAPI(t *testing.T) {
+	c := Find(t)
+	ns := c.Namespace(t)
+	start := c.StopAPI(t)
+	if out, err := c.TryKubectl("get", "namespaces", "--request-timeout=5s"); err == nil {
+		t.Errorf("an API server that was stopped answers: %s", out)
+	}
+	start()
+	name := PipelineRun{Tasks: []Task{Succeeds("after", nil)}}.Create(t, c, ns)
+	if status, reason := c.Ended(t, ns, name); status != "True" {
+		t.Errorf("a run after the API server has come back: %s %s", status, reason)
+	}
+}
+
 // TestLine shows that a line is cut for its user alone.
 func TestLine(t *testing.T) {
 	t.Parallel()
