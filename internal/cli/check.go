@@ -36,8 +36,8 @@ func newCheck(a *app) *cobra.Command {
 		Use:   "check",
 		Short: "Check everything that a rollout needs, and say how to mend it",
 		Long: `Check what the configuration needs from outside: tokens with their rights, their end and what is left of their limits,
-branches, QA repositories, git, the shell, the sandbox, the disk, the state directory. It asks each repository once. Each
-line is ok, warn or fail, with a fix; any fail gives exit code 1. "sentry validate" checks the file alone.`,
+branches, QA repositories, the cluster with the rights in it, git, the shell, the sandbox, the disk, the state directory.
+It asks each repository once. Each line is ok, warn or fail, with a fix; any fail gives exit code 1. "sentry validate" checks the file alone.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.check(cmd.Context()) },
 	}
@@ -90,6 +90,7 @@ func checkAll(ctx context.Context, cfg *config.Config) (found []finding, err err
 	defer inquiry.Close()
 	found = append(found, checkGit(ctx, inquiry.Git())...)
 	found = append(found, checkMachine(ctx, cfg)...)
+	found = append(found, checkCluster(ctx, cfg)...)
 	accounts, err := checkAccounts(ctx, cfg, inquiry)
 	if err != nil {
 		return found, err

@@ -24,6 +24,7 @@ import (
 	"sentry/internal/forge"
 	"sentry/internal/git"
 	"sentry/internal/git/gitwire"
+	"sentry/internal/kube"
 	"sentry/internal/logger"
 	"sentry/internal/monitor"
 	"sentry/internal/report"
@@ -56,6 +57,7 @@ type Daemon struct {
 	network *forge.Network
 	asker   *asker
 	sources *git.Sources
+	cluster *clusters
 	monitor *monitor.Monitor
 	deploy  *deploy.Service
 	reports *report.Service
@@ -130,7 +132,13 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	d.onClose("forges", func() error { d.asker.forges.Update(nil); return nil })
 	d.asker.update(o.Config)
 	d.newRunner(o.Config)
-	local := &deploy.Local{Root: workspaces, LogsDir: d.logsDir, Commands: &d.runner, Auth: d.asker.testAuth, Mask: o.Mask, Log: d.log}
+	d.cluster = newClusters(o.Version, d.metrics, d.log)
+	d.onClose("gateway to Kubernetes", d.cluster.close)
+	d.cluster.update(o.Config.Kubernetes)
+	local := &deploy.Local{
+		Root: workspaces, LogsDir: d.logsDir, Commands: &d.runner, Auth: d.asker.testAuth, Mask: o.Mask, Log: d.log,
+		Clusters: d.cluster, Instance: d.store.Instance(),
+	}
 	if err := local.Sweep(); err != nil {
 		// A command may have left files of another user. They are in nobody's way: workspaces have names of their own.
 		d.log.Error("cannot remove all workspaces that an earlier run left", logger.KeyError, err)
@@ -261,7 +269,12 @@ func (d *Daemon) prepareSources(cfg *config.Config) {
 
 // protected lists what commands must not see: the state, and every file that holds a credential.
 func protected(cfg *config.Config) []string {
-	return append([]string{cfg.Global.StateDir, cfg.File, filepath.Join(filepath.Dir(cfg.File), ".env")}, cfg.CredentialFiles()...)
+	hidden := append([]string{cfg.Global.StateDir, cfg.File, filepath.Join(filepath.Dir(cfg.File), ".env")}, cfg.CredentialFiles()...)
+	kubeconfig := ""
+	if cfg.Kubernetes != nil {
+		kubeconfig = cfg.Kubernetes.Kubeconfig
+	}
+	return append(hidden, kube.CredentialFiles(kubeconfig)...)
 }
 
 // workspaceRoot gives the folder for workspaces: private to this state directory, also where several Sentries share

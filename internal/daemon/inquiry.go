@@ -9,6 +9,7 @@ import (
 	"sentry/internal/forge"
 	"sentry/internal/git"
 	"sentry/internal/git/gitwire"
+	"sentry/internal/kube"
 	"sentry/internal/logger"
 	"sentry/internal/sentry"
 )
@@ -88,4 +89,9 @@ func (q *Inquiry) Access(ctx context.Context, r *config.Repository) (forge.Acces
 		return forge.Access{}, errors.New("it is not in the configuration")
 	}
 	return q.asker.forges.Access(ctx, x.Repository)
+}
+
+// Cluster gives the cluster that a configuration means. Nothing is asked of it yet. Errors: those of kube.Connect.
+func Cluster(cfg *config.Config, log *slog.Logger) (*kube.Cluster, error) {
+	return connect(cfg.Kubernetes, "sentry", nil, log)
 }

@@ -41,6 +41,7 @@ func (d *Daemon) Reload(_ context.Context) error {
 	d.config.Store(next)
 	openNext()
 	d.network.Update(hosts(next))
+	d.cluster.update(next.Kubernetes)
 	d.asker.update(next)
 	d.monitor.Update(next)
 	d.prepareSources(next)

@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"sentry/internal/config"
+	"sentry/internal/daemon"
+	"sentry/internal/kube"
+)
+
+// checkCluster asks the configured cluster what it is and what Sentry may do in it. Where none is configured there is
+// nothing to tell.
+func checkCluster(ctx context.Context, cfg *config.Config) []finding {
+	const subject = "kubernetes"
+	cluster, err := daemon.Cluster(cfg, slog.New(slog.DiscardHandler))
+	switch {
+	case errors.Is(err, kube.ErrNoCluster) && cfg.Kubernetes == nil:
+		return nil
+	case errors.Is(err, kube.ErrNoCluster):
+		return []finding{{checkFail, subject, err.Error(), "give kubernetes.kubeconfig, or run Sentry in a pod with a service account"}}
+	case err != nil:
+		return []finding{{checkFail, subject, err.Error(), "mend the file, or kubernetes.kubeconfig and kubernetes.context"}}
+	}
+	version, tekton, err := cluster.Version(ctx)
+	namespaces := clusterNamespaces(cfg, cluster)
+	where := fmt.Sprintf("%s at %s", version, cluster.Host())
+	switch {
+	case err != nil && version == "":
+		return []finding{{checkFail, subject, fmt.Sprintf("%s does not answer: %v", cluster.Host(), err), "see whether `kubectl get --raw /version` answers with the same kubeconfig, from here"}}
+	case err != nil:
+		return []finding{{checkFail, subject, where + ": " + err.Error(), "install Tekton Pipelines; without it no pipeline run can be created or followed"}}
+	}
+	list := []finding{{checkOK, subject, fmt.Sprintf("%s with %s; namespaces %s", where, tekton, strings.Join(namespaces, ", ")), ""}}
+	rights, err := cluster.Access(ctx, namespaces...)
+	if err != nil {
+		list = append(list, finding{checkFail, subject, err.Error(), "see whether the credentials are still valid"})
+	}
+	return append(list, missingRights(rights)...)
+}
+
+// clusterNamespaces gives the namespaces that the configuration speaks of, or the one that is the default.
+func clusterNamespaces(cfg *config.Config, cluster *kube.Cluster) []string {
+	names := []string{cluster.Namespace()}
+	if cfg.Kubernetes != nil {
+		names = append(names, cfg.Kubernetes.Namespaces...)
+	}
+	for i := range cfg.Repositories {
+		names = append(names, cfg.Repositories[i].Deploy.Kubernetes.Namespaces...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// missingRights tells what Sentry may not do, one line for each resource and namespace.
+func missingRights(rights []kube.Right) (list []finding) {
+	type place struct{ namespace, resource, why string }
+	var order []place
+	verbs := map[place][]string{}
+	optional := map[place]bool{}
+	for _, r := range rights {
+		if r.Allowed {
+			continue
+		}
+		at := place{r.Namespace, r.Resource, r.For}
+		if verbs[at] == nil {
+			order = append(order, at)
+		}
+		verbs[at] = append(verbs[at], r.Verb)
+		optional[at] = r.Optional
+	}
+	for _, at := range order {
+		status := checkFail
+		if optional[at] {
+			status = checkWarn
+		}
+		resource, group, _ := strings.Cut(at.resource, ".")
+		list = append(list, finding{
+			status, "kubernetes " + at.namespace,
+			fmt.Sprintf("may not %s %s in namespace %s, %s", strings.Join(verbs[at], ", "), at.resource, at.namespace, at.why),
+			fmt.Sprintf("add to its Role in %s: {apiGroups: [%q], resources: [%q], verbs: [%s]}", at.namespace, group, resource, strings.Join(verbs[at], ", ")),
+		})
+	}
+	return list
+}

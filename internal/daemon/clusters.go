@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"errors"
+	"log/slog"
+	"reflect"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sentry/internal/config"
+	"sentry/internal/deploy"
+	"sentry/internal/kube"
+	"sentry/internal/logger"
+)
+
+// clusters has the cluster that is configured, and those that were before for as long as somebody uses them. It is the
+// deploy.Clusters of the daemon.
+type clusters struct {
+	log      *slog.Logger
+	register prometheus.Registerer
+	agent    string
+
+	mu      sync.Mutex
+	section *config.Kubernetes // as it is configured
+	now     *holding           // nil for none
+	err     error              // why there is none
+	open    map[*holding]bool
+	closed  bool
+}
+
+// holding is a cluster with its gateway, and how many use it. The lock of clusters is for it, too.
+type holding struct {
+	deploy.Kube
+	users int
+	past  bool // it is not the one that is configured any more
+}
+
+func newClusters(version string, register prometheus.Registerer, log *slog.Logger) *clusters {
+	return &clusters{log: log, register: register, agent: "sentry/" + version, err: kube.ErrNoCluster, open: map[*holding]bool{}}
+}
+
+// update follows the configuration. A cluster that cannot be used is told of, and stops nothing: whoever needs it learns
+// why there is none, and it is tried again for each.
+func (c *clusters) update(section *config.Kubernetes) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.now != nil && reflect.DeepEqual(c.section, section) {
+		return
+	}
+	c.section = section
+	if c.now != nil {
+		c.now.past = true
+		c.letGo(c.now)
+		c.now = nil
+	}
+	c.connect()
+	switch {
+	case c.err == nil:
+		c.log.Info("commands have access to Kubernetes", "server", c.now.Host(), "namespace", c.now.Namespace())
+	case !errors.Is(c.err, kube.ErrNoCluster) || section != nil:
+		c.log.Error("commands have no access to Kubernetes", logger.KeyError, c.err)
+	}
+}
+
+// connect makes the configured cluster the present one. The caller has the lock.
+func (c *clusters) connect() {
+	cluster, err := connect(c.section, c.agent, c.register, c.log)
+	if err == nil {
+		var gateway *kube.Gateway
+		if gateway, err = cluster.NewGateway(kube.GatewayOptions{}); err == nil {
+			c.now = &holding{Kube: deploy.Kube{Cluster: cluster, Gateway: gateway}}
+			c.open[c.now] = true
+		}
+	}
+	c.err = err
+}
+
+// connect finds the cluster of a configuration.
+func connect(section *config.Kubernetes, agent string, register prometheus.Registerer, log *slog.Logger) (*kube.Cluster, error) {
+	o := kube.Options{UserAgent: agent, Log: log, Register: register}
+	if section != nil {
+		o.Kubeconfig, o.Context, o.Namespaces, o.Impersonate = section.Kubeconfig, section.Context, section.Namespaces, section.Impersonate
+	}
+	return kube.Connect(o)
+}
+
+// Hold gives the cluster that is configured now, to be kept until release.
+func (c *clusters) Hold() (deploy.Cluster, func(), error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.now == nil && !c.closed && (c.section != nil || !errors.Is(c.err, kube.ErrNoCluster)) {
+		c.connect() // what was missing may have been mounted since
+	}
+	if c.now == nil {
+		return nil, nil, c.err
+	}
+	h := c.now
+	h.users++
+	return h, sync.OnceFunc(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		h.users--
+		c.letGo(h)
+	}), nil
+}
+
+// letGo closes a cluster that nobody uses and nobody will. The caller has the lock.
+func (c *clusters) letGo(h *holding) {
+	if h.past && h.users == 0 && c.open[h] {
+		delete(c.open, h)
+		h.Gateway.Close()
+	}
+}
+
+// close closes all gateways. Nothing runs any more.
+func (c *clusters) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for h := range c.open {
+		delete(c.open, h)
+		h.Gateway.Close()
+	}
+	c.now, c.err = nil, kube.ErrNoCluster
+	return nil
+}
