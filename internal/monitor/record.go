@@ -87,9 +87,10 @@ func (m *Monitor) report(ctx context.Context, q *question) {
 	}
 	m.mu.Unlock()
 
-	var outcomes []store.Outcome
 	if err == nil && len(all) > 0 {
+		var outcomes []store.Outcome
 		outcomes, err = m.options.Store.RecordChanges(ctx, all)
+		m.log(outcomes)
 	}
 
 	m.mu.Lock()
@@ -113,7 +114,6 @@ func (m *Monitor) report(ctx context.Context, q *question) {
 			m.accept(r, e, now)
 		}
 	}
-	m.log(outcomes)
 }
 
 // found tells of what moved before anything is done about it.

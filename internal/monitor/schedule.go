@@ -62,7 +62,7 @@ const (
 	hotDecay = 50 // the wait is one part in so many of the time that it has been hot
 	hotSpan  = 30 * time.Second
 	hotLater = hotSpan / 2 // so long ago it seems to have become hot, once what it was hot for has come
-	hotShare = 50 // one part in so many of a server's time
+	hotShare = 50          // one part in so many of a server's time
 	hotSaved = 10 * time.Minute / hotShare
 	hotLeast = hotSaved / hotShare // when there is nothing left, so much is saved up before the next
 )
