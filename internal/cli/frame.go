@@ -82,6 +82,9 @@ func doing(d sentry.Deployment) string {
 			if s.Tries > 1 {
 				text += fmt.Sprintf(" (try %d)", s.Tries)
 			}
+			if how := following(d); s.Kind == sentry.StepTrack && how != "" {
+				text += ": " + how
+			}
 			return text
 		}
 	}

@@ -41,6 +41,11 @@ func changes(old *sentry.Rollout, now sentry.Rollout) []string {
 				say("%s: %s", d.Watch, stepLine(s))
 			}
 		}
+		for _, p := range d.PipelineRuns {
+			if p.Status.Terminal() && p.Attempt == d.Attempt && !runEnded(was, p) {
+				say("%s: pipeline run %s: %s", d.Watch, oneLine(runName(p)), oneLine(runOutcome(p, p.FinishedAt)))
+			}
+		}
 		if d.Status.Terminal() && (!known || !was.Status.Terminal()) {
 			reason := d.Reason
 			if s, ok := decisive(d); ok && s.Reason == reason { // the line above has said it
@@ -77,6 +82,15 @@ func ended(d sentry.Deployment, step sentry.Step) bool {
 	for _, s := range d.Steps {
 		if s.Attempt == step.Attempt && s.Ordinal == step.Ordinal {
 			return s.Status.Terminal()
+		}
+	}
+	return false
+}
+
+func runEnded(d sentry.Deployment, run sentry.PipelineRun) bool {
+	for _, p := range d.PipelineRuns {
+		if p.UID == run.UID && p.Nonce == run.Nonce {
+			return p.Status.Terminal()
 		}
 	}
 	return false

@@ -200,9 +200,7 @@ func (d *document) deployment(one sentry.Deployment, output string, now time.Tim
 	for _, l := range trimmed(t.lines(s, d.width)) {
 		d.line(l)
 	}
-	for _, p := range one.PipelineRuns {
-		d.field("pipeline run", fmt.Sprintf("%s/%s: %s", p.Namespace, p.Name, outcome(p.Status, p.Reason)))
-	}
+	d.pipelineRuns(one, now)
 	if output = strings.TrimRight(output, "\n"); output == "" {
 		return
 	}
