@@ -245,7 +245,7 @@ func (c *cluster) describe() error {
 	}
 	if !c.Node {
 		i.Host = "127.0.0.1"
-		i.LeftOut = "the node: without root no pod runs; they are completed on paper, without logs and exec; and " + i.LeftOut
+		i.LeftOut = "the node, as there is no root: pods are completed on paper, without logs, exec, services and volumes; Tekton's admission webhook and resolvers"
 	}
 	var err error
 	if i.Program, err = os.Executable(); err != nil {
@@ -265,7 +265,10 @@ func (c *cluster) tell() error {
   export KUBECONFIG=%q
   %q get pods -A
 
-Pods reach this machine at %s. "make cluster-down" ends it.
-`, i.Kubernetes, i.Tekton, i.LeftOut, i.Kubeconfig, i.Kubectl, i.Host)
+"make cluster-down" ends it.
+`, i.Kubernetes, i.Tekton, i.LeftOut, i.Kubeconfig, i.Kubectl)
+	if i.Node {
+		fmt.Printf("Pods reach this machine at %s.\n", i.Host)
+	}
 	return nil
 }
