@@ -53,6 +53,7 @@ func newAsker(g *git.Git, mask *logger.Masker, o forge.Options) *asker {
 	a := &asker{git: g, mask: mask}
 	a.known.Store(&map[string]*asked{})
 	o.LsRefs = a.lsRefs
+	o.Path = func(r *forge.Repository) string { return a.git.Path(r.Remote) }
 	a.forges = forge.New(o)
 	return a
 }

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A repository that has another name now goes on being watched, and has its verdicts, as long as Gitea leads there; check
-// says where it is.
+// A repository that has another name now goes on being watched, and has its verdicts, as long as Gitea leads there; the
+// log, why and check say where it is.
 func TestRenamed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -25,6 +25,12 @@ func TestRenamed(t *testing.T) {
 		}
 		return ""
 	})
+	if lines := d.logged("WARN", "has moved"); len(lines) != 1 || !strings.Contains(lines[0], now) {
+		t.Errorf("it is to be said once where it is:\n%s", strings.Join(lines, "\n"))
+	}
+	if out, _ := d.run("why", "rag"); !strings.Contains(strings.Join(strings.Fields(out), " "), "moved to "+now) {
+		t.Errorf("why should name %s:\n%s", now, out)
+	}
 	if out, code := d.run("check"); code > 1 || !strings.Contains(out, now) {
 		t.Errorf("check ends with %d, and should name %s:\n%s", code, now, out)
 	}

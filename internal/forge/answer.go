@@ -43,9 +43,22 @@ func (f *Forges) Budgets() []BudgetState {
 	return all
 }
 
-// Explain tells why a repository is asked the way it is.
+// Explain tells why a repository is asked the way it is, and where it is by now.
 func (f *Forges) Explain(r *Repository) string {
 	p := f.place(r)
+	text := f.explain(r, p)
+	if p == nil {
+		return text
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.moved != "" {
+		text += "; it has moved to " + oneLine(p.moved) + ": write the new address into repo_url"
+	}
+	return text
+}
+
+func (f *Forges) explain(r *Repository, p *place) string {
 	if p == nil || p.account.service == nil {
 		return "asked over Git (ls-refs), which costs no API quota"
 	}

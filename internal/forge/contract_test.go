@@ -170,6 +170,9 @@ var contract = []struct {
 		if told == nil || !strings.Contains(told.Error(), "team/after") {
 			c.t.Errorf("the diagnosis does not say where to: %v", told)
 		}
+		if why := c.forges.Explain(one); a.Err == nil && c.lab.Kind() != "gitlab" && !strings.Contains(why, "team/after") { // GitLab's Git leads nowhere else
+			c.t.Errorf("it is not said where it is: %s", why)
+		}
 		c.lab.Push("team/after", "main")
 		if a := c.ask(true, one)[0]; a.Err == nil && a.Heads["main"] != c.lab.Head("team/after", "main") {
 			c.t.Errorf("after a push to the new name: %s", show(a))

@@ -63,6 +63,9 @@ type Options struct {
 	// LsRefs asks one repository over the Git protocol, which costs no API quota anywhere. The map holds the branches that
 	// match the patterns; the error is a *sentry.Fault.
 	LsRefs func(ctx context.Context, r *Repository) (map[string]string, error)
+	// Path gives the path on its server at which a repository answered last over Git: another than its own where the
+	// server says that it has moved. Nil: nobody knows.
+	Path func(r *Repository) string
 	// Renewed is told of repositories whose credential was refused, when there is another one: they are worth asking now.
 	// It must not wait. Nil tells nobody.
 	Renewed  func(repositories []*Repository)
@@ -169,5 +172,6 @@ type place struct {
 	asked bool      // it has answered at all
 	byAPI time.Time // until then Git is refused, and the API is not
 	noAPI time.Time // until then the API knows no better than Git
+	moved string    // its name now, where that is another
 	diagnosis
 }

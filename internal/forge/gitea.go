@@ -156,7 +156,7 @@ func (g *gitea) explain(r *Repository) string {
 	case !g.sweeps():
 		return alone + "the search for changes is left alone, because " + g.why
 	case w.place.moved != "":
-		return alone + "it has moved to " + w.place.moved
+		return alone + "the search for changes calls it " + w.place.moved
 	case w.place.mirror:
 		return alone + "it is a mirror, whose changes the search does not tell"
 	case !w.place.shown:

@@ -49,7 +49,6 @@ type gitHub struct {
 	why     string
 	aside   map[*Repository]time.Time // are not asked by GraphQL until then
 	checked map[*Repository]time.Time // of those with patterns: when they were left to Git last
-	moved   map[*Repository]string    // where repositories are now
 	etags   map[*Repository]map[string]etag
 }
 
@@ -93,13 +92,12 @@ func (g *gitHub) update(members []*Repository) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.members = len(members)
-	aside, checked, moved, etags := g.aside, g.checked, g.moved, g.etags
+	aside, checked, etags := g.aside, g.checked, g.etags
 	g.aside, g.checked = map[*Repository]time.Time{}, map[*Repository]time.Time{}
-	g.moved, g.etags = map[*Repository]string{}, map[*Repository]map[string]etag{}
+	g.etags = map[*Repository]map[string]etag{}
 	for _, r := range members {
 		keep(g.aside, aside, r)
 		keep(g.checked, checked, r)
-		keep(g.moved, moved, r)
 		keep(g.etags, etags, r)
 	}
 }
@@ -314,23 +312,14 @@ func (g *gitHub) setAside(r *Repository) {
 	g.aside[r] = time.Now().Add(githubAside)
 }
 
-// noteMoved remembers which repositories have another name by now: GitHub goes on answering to the old one, until somebody
-// else takes it.
+// noteMoved takes note of which repositories have another name by now.
 func (g *gitHub) noteMoved(items []*item) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	for _, it := range items {
 		if it.wide {
-			g.aside[it.Repository] = time.Now().Add(githubAside)
+			g.setAside(it.Repository)
 		}
-		if it.now == "" || strings.EqualFold(it.now, it.owner+"/"+it.name) {
-			delete(g.moved, it.Repository)
-			continue
-		}
-		if g.moved[it.Repository] != it.now {
-			g.moved[it.Repository] = it.now
-			g.a.forges.log.Warn("a repository has moved; write its new address into the configuration, for the old name can be given to another",
-				"repository", it.Repository.Name, "from", it.owner+"/"+it.name, "to", it.now)
+		if it.now != "" {
+			g.a.forges.noteMoved(it.Repository, it.now)
 		}
 	}
 }

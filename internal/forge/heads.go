@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -219,7 +220,33 @@ func (f *Forges) lsRefs(ctx context.Context, r *Repository) Answer {
 	case heads == nil:
 		heads = map[string]string{}
 	}
+	if f.o.Path != nil {
+		f.noteMoved(r, nameAt(f.o.Path(r)))
+	}
 	return Answer{Heads: heads, Way: "ls-refs"}
+}
+
+// nameAt is the name of a repository at a path; with a suffix or without, it is the same.
+func nameAt(path string) string { return strings.TrimSuffix(strings.Trim(path, "/"), ".git") }
+
+// noteMoved takes note of the name by which a forge knows a repository, and says so once where that is another than the
+// configured one: it goes on answering to the old one until somebody else takes it.
+func (f *Forges) noteMoved(r *Repository, now string) {
+	p := f.place(r)
+	if p == nil {
+		return
+	}
+	if strings.EqualFold(now, nameAt(r.Remote.Path())) {
+		now = ""
+	}
+	p.mu.Lock()
+	before := p.moved
+	p.moved = now
+	p.mu.Unlock()
+	if now != "" && now != before {
+		f.log.Warn("a repository has moved; write its new address into the configuration, for the old name can be given to another",
+			"repository", r.Name, "from", nameAt(r.Remote.Path()), "to", oneLine(now))
+	}
 }
 
 // out is a Git server that wants to be left alone.

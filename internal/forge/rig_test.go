@@ -69,7 +69,8 @@ func newRig(t testing.TB, lab forgetest.Lab, rights ...string) *rig {
 			r.renewed[one.Name] = time.Now()
 		}
 	}
-	r.forges = forge.New(forge.Options{Network: network, Renewed: renewed, LsRefs: func(ctx context.Context, one *forge.Repository) (map[string]string, error) {
+	path := func(one *forge.Repository) string { return wire.Path(one.Remote) }
+	r.forges = forge.New(forge.Options{Network: network, Renewed: renewed, Path: path, LsRefs: func(ctx context.Context, one *forge.Repository) (map[string]string, error) {
 		return r.lsRefs(ctx, wire, one)
 	}})
 	return r

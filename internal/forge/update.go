@@ -19,7 +19,7 @@ func (f *Forges) Update(repositories []*Repository) {
 		p := &place{account: a}
 		if old := f.places[r]; old != nil && old.account == a {
 			old.mu.Lock() // a question about it may be out
-			p.known, p.asked, p.byAPI, p.noAPI, p.diagnosis = old.known, old.asked, old.byAPI, old.noAPI, old.diagnosis
+			p.known, p.asked, p.byAPI, p.noAPI, p.moved, p.diagnosis = old.known, old.asked, old.byAPI, old.noAPI, old.moved, old.diagnosis
 			old.mu.Unlock()
 		}
 		places[r] = p

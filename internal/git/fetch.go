@@ -84,6 +84,10 @@ func (g *Git) address(r sentry.Remote) string {
 	return r.Scheme() + "://" + r.Host() + g.wire.Path(r)
 }
 
+// Path gives the path on its server at which a repository answered last over HTTP: another than its own where the server
+// said that it has moved.
+func (g *Git) Path(r sentry.Remote) string { return g.wire.Path(r) }
+
 // watchSize looks now and then how big a folder has become, and calls tooBig once when it is more than most bytes. The
 // function that it gives ends the watch and waits for its end.
 func watchSize(ctx context.Context, dir string, most int64, tooBig func()) (stop func()) {
