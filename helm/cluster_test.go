@@ -1,0 +1,461 @@
+package helm_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sentry/internal/git/gitserve"
+	"sentry/internal/git/gittest"
+	"sentry/internal/kube"
+	"sentry/internal/kube/kubetest"
+)
+
+// The chart in a real cluster, with Pod Security's restricted profile enforced, and the image of this source.
+
+// enforced are the labels of a namespace in which only restricted pods are let in, and no warning is kept back.
+var enforced = []string{"pod-security.kubernetes.io/enforce=restricted", "pod-security.kubernetes.io/warn=restricted"}
+
+// site is one cluster, and the image in it.
+type site struct {
+	*kubetest.Cluster
+	image string // arguments for helm that name it; empty where the chart's own default is there
+}
+
+// newSite finds a cluster.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	return &site{Cluster: kubetest.Find(t)}
+}
+
+var built struct {
+	sync.Once
+	err error
+}
+
+// needImage sees to it that the image of this source is there: in our own cluster it is built and imported, unless
+// SENTRY_IMAGE names one that the cluster has or can pull.
+func (s *site) needImage(t *testing.T) {
+	t.Helper()
+	s.NeedNode(t)
+	if s.image = os.Getenv("SENTRY_IMAGE"); s.image != "" {
+		return
+	}
+	if !s.Ours {
+		t.Skip("SENTRY_IMAGE does not name an image that this cluster can pull, as registry.example.com/sentry:tag")
+	}
+	built.Do(func() {
+		if _, err := exec.LookPath("buildah"); err != nil && exec.Command("docker", "info").Run() != nil {
+			built.err = fmt.Errorf("there is neither a Docker engine nor buildah")
+			return
+		}
+		archive := filepath.Join(t.TempDir(), "sentry.tar")
+		cmd := exec.Command("tools/image-build", "localhost/sentry:0.1.0")
+		cmd.Dir, cmd.Env = "..", append(os.Environ(), "OWN_BASES=1", "SAVE="+archive)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("cannot build the image: %w\n%s", err, out)
+			return
+		}
+		s.Import(t, archive)
+	})
+	if built.err == nil {
+		return
+	}
+	if os.Getenv("SENTRY_NEED_KUBE") != "" {
+		t.Fatal(built.err)
+	}
+	t.Skip(built.err)
+}
+
+// install installs the chart as a line of the documentation does, from the root of the source, and removes it at the end.
+func (s *site) install(t *testing.T, name, namespace string, args ...string) {
+	t.Helper()
+	all := append([]string{"install", name, "./helm/sentry", "--namespace", namespace, "--create-namespace", "--wait", "--timeout", "90s"}, args...)
+	if s.image != "" {
+		at := strings.LastIndexByte(s.image, ':')
+		all = append(all, "--set", "image.repository="+s.image[:at]+",image.tag="+s.image[at+1:])
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := s.TryKubectl("describe", "pods", "--namespace", namespace)
+			logs, _ := s.TryKubectl("logs", "deployment/"+name, "--namespace", namespace)
+			t.Logf("%s\n%s", out, logs)
+		}
+		if out, err := s.run("uninstall", name, "--namespace", namespace, "--wait", "--timeout", "90s"); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	if out, err := s.run(all...); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// run runs helm against the cluster, from the root of the source.
+func (s *site) run(args ...string) (string, error) {
+	cmd := exec.Command(s.Helm, args...)
+	cmd.Dir, cmd.Env = "..", append(os.Environ(), "KUBECONFIG="+s.Kubeconfig)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// named makes a namespace of this name in which Pod Security is enforced; what an earlier run left of it is removed.
+func (s *site) named(t *testing.T, name string) {
+	t.Helper()
+	remove := func() {
+		if out, err := s.TryKubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=90s"); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+	remove()
+	s.Run(t, "create", "namespace", name)
+	t.Cleanup(remove)
+	s.Run(t, append([]string{"label", "namespace", name}, enforced...)...)
+}
+
+// volume makes a volume of the node for a claim, where nobody else does.
+func (s *site) volume(t *testing.T, namespace, claim, size string) {
+	t.Helper()
+	if !s.Ours {
+		return
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "sentry-volume-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := strings.TrimSpace(s.Run(t, "get", "nodes", "--output", "jsonpath={.items[0].metadata.name}"))
+	name := filepath.Base(dir)
+	t.Cleanup(func() {
+		if out, err := s.TryKubectl("delete", "persistentvolume", name, "--wait=false"); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	s.Apply(t, "default", fmt.Sprintf(`{"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": %q}, "spec": {
+		"capacity": {"storage": %q}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain",
+		"claimRef": {"namespace": %q, "name": %q}, "local": {"path": %q},
+		"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [%q]}]}]}}}}`,
+		name, size, namespace, claim, dir, node))
+}
+
+// exec runs a command in the pod of a Deployment.
+func (s *site) exec(t *testing.T, namespace, deployment string, words ...string) string {
+	t.Helper()
+	return s.Run(t, append([]string{"exec", "deployment/" + deployment, "--namespace", namespace, "--"}, words...)...)
+}
+
+// TestClusterAdmits: the API server takes every object that the chart can make, and Pod Security has nothing to say.
+func TestClusterAdmits(t *testing.T) {
+	s := newSite(t)
+	ns := s.Namespace(t, enforced...)
+	all := least(values{
+		"podDisruptionBudget": map[string]any{"enabled": true},
+		"ingress":             map[string]any{"enabled": true, "host": "sentry.example.com", "tlsSecret": "tls", "className": "x"},
+		"secret":              map[string]any{"data": map[string]any{"a": "b"}, "env": true},
+		"networkPolicy":       map[string]any{"egress": []any{map[string]any{"ports": []any{map[string]any{"port": 443}}}}},
+		"rbac":                map[string]any{"extraRules": []any{map[string]any{"apiGroups": []any{""}, "resources": []any{"configmaps"}, "verbs": []any{"get"}}}},
+		"sidecars":            []any{},
+		"commonLabels":        map[string]any{"team": "qa"},
+		"tmp":                 map[string]any{"medium": "Memory"},
+		"topologySpreadConstraints": []any{map[string]any{
+			"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": map[string]any{},
+		}},
+	})
+	for _, args := range [][]string{
+		{"--values", shipped[0].file},
+		{"--values", shipped[1].file},
+		{"--values", least(values{"config": map[string]any{"global": map[string]any{"listen": "127.0.0.1:1"}}}).write(t)},
+		{"--values", all.write(t)},
+	} {
+		text, err := helm(t, append([]string{"template", "sentry", "sentry", "--namespace", ns}, args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "all.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := s.TryKubectl("apply", "--dry-run=server", "--filename", file, "--namespace", ns)
+		if err != nil || strings.Contains(out, "Warning") {
+			t.Errorf("%v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// TestClusterRights: with the shipped Roles Sentry may do what it needs, by its own count, and nothing that would let a
+// command take the cluster over.
+func TestClusterRights(t *testing.T) {
+	s := newSite(t)
+	home, target, other := s.Namespace(t), s.Namespace(t), s.Namespace(t)
+	v := least(values{"rbac": map[string]any{"namespaces": []any{target}}})
+	text, err := helm(t, "template", "sentry", "sentry", "--namespace", home, "--values", v.write(t), "--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "rights.yaml") // it names its namespaces itself
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Run(t, "apply", "--filename", file)
+	account := "system:serviceaccount:" + home + ":sentry"
+
+	cluster, err := kube.Connect(kube.Options{Kubeconfig: s.Kubeconfig, Impersonate: account, Namespaces: []string{target}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	needed, err := cluster.Access(t.Context(), target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(needed) < 10 {
+		t.Fatalf("Sentry needs only %v", needed)
+	}
+	var may []string
+	for _, r := range needed {
+		may = append(may, r.Verb+" "+r.Resource)
+	}
+	for _, right := range may {
+		s.can(t, account, target, right, true)
+		s.can(t, account, home, right, false)
+		s.can(t, account, other, right, false)
+	}
+	for _, right := range []string{
+		"get secrets", "list secrets", "watch secrets", "create secrets", "get configmaps", "create configmaps",
+		"get deployments.apps", "create deployments.apps", "patch deployments.apps", "delete deployments.apps",
+		"create pods", "delete pods", "create pods/exec", "create pods/attach", "create pods/portforward", "create pods/ephemeralcontainers",
+		"create serviceaccounts/token", "impersonate serviceaccounts", "impersonate users",
+		"create roles.rbac.authorization.k8s.io", "create rolebindings.rbac.authorization.k8s.io", "escalate roles.rbac.authorization.k8s.io", "bind roles.rbac.authorization.k8s.io",
+		"delete pipelineruns.tekton.dev", "update pipelineruns.tekton.dev", "deletecollection pipelineruns.tekton.dev", "create taskruns.tekton.dev", "create pipelines.tekton.dev", "create tasks.tekton.dev",
+		"create jobs.batch", "create cronjobs.batch", "update pods", "get persistentvolumes", "get nodes", "get namespaces", "* *",
+	} {
+		s.can(t, account, target, right, false)
+	}
+	for _, namespace := range []string{home, other, "kube-system"} {
+		s.can(t, account, namespace, "get secrets", false)
+		s.can(t, account, namespace, "create pods", false)
+	}
+}
+
+// can asks the API server whether an account may do something.
+func (s *site) can(t *testing.T, account, namespace, right string, want bool) {
+	t.Helper()
+	verb, resource, _ := strings.Cut(right, " ")
+	out, _ := s.TryKubectl("auth", "can-i", verb, resource, "--as="+account, "--namespace", namespace) // "no" is exit code 1
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if answer := lines[len(lines)-1]; answer != map[bool]string{true: "yes", false: "no"}[want] {
+		t.Errorf("%s in %s: %s", right, namespace, out)
+	}
+}
+
+// TestClusterDev installs, upgrades and tests the chart with the lines of the documentation.
+func TestClusterDev(t *testing.T) {
+	s := newSite(t)
+	s.needImage(t)
+	s.named(t, "sentry-dev")
+	s.install(t, "sentry-dev", "sentry-dev", "-f", "./helm/sentry/values-dev.yaml")
+	if out := s.exec(t, "sentry-dev", "sentry-dev", "./sentry", "-action=validate"); !strings.Contains(out, "/etc/sentry/sentry.yaml is valid") {
+		t.Error(out)
+	}
+	s.reachable(t, "sentry-dev", "sentry-dev")
+	if out, err := s.run("test", "sentry-dev", "--namespace", "sentry-dev", "--timeout", "60s"); err != nil || !strings.Contains(out, "Phase:          Succeeded") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// reachable makes a Service answer to its name where the cluster has neither DNS nor kube-proxy: this process passes
+// connections on to what the Service has found, and the pods take the name for this machine.
+func (s *site) reachable(t *testing.T, namespace, name string) {
+	t.Helper()
+	if _, err := s.TryKubectl("get", "service", "kube-dns", "--namespace", "kube-system"); err == nil {
+		return
+	}
+	listener := s.Listen(t)
+	host, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts := fmt.Sprintf(`hostAliases=[{"ip": %q, "hostnames": [%q]}]`, host, name)
+	if out, err := s.run("upgrade", name, "./helm/sentry", "--namespace", namespace, "--reuse-values", "--set-json", hosts, "--set", "service.port="+port, "--wait", "--timeout", "90s"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	slices := s.Run(t, "get", "endpointslices", "--namespace", namespace, "--selector", "kubernetes.io/service-name="+name,
+		"--output", "jsonpath={range .items[*].endpoints[?(@.conditions.ready==true)]}{.addresses[0]} {end}{.items[0].ports[0].port}")
+	found := strings.Fields(slices)
+	if len(found) != 2 {
+		t.Fatalf("the Service has found %q, want one pod and its port", slices)
+	}
+	var all sync.WaitGroup
+	t.Cleanup(func() { _ = listener.Close(); all.Wait() })
+	all.Go(func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { pass(in, net.JoinHostPort(found[0], found[1])) })
+		}
+	})
+}
+
+// pass joins a connection with one to an address until either ends.
+func pass(in net.Conn, address string) {
+	defer in.Close()
+	out, err := net.DialTimeout("tcp", address, 5*time.Second)
+	if err != nil {
+		return
+	}
+	defer out.Close()
+	deadline := time.Now().Add(30 * time.Second)
+	_, _ = in.SetDeadline(deadline), out.SetDeadline(deadline)
+	var both sync.WaitGroup
+	both.Go(func() { _, _ = io.Copy(out, in); _ = out.SetReadDeadline(time.Now()) })
+	both.Go(func() { _, _ = io.Copy(in, out); _ = in.SetReadDeadline(time.Now()) })
+	both.Wait()
+}
+
+// TestClusterManifests applies the manifests in k8s as they are, and looks after them as the seed does.
+func TestClusterManifests(t *testing.T) {
+	s := newSite(t)
+	if !s.Ours {
+		t.Skip("the image of the manifests is only in our own cluster")
+	}
+	s.needImage(t)
+	s.volume(t, "sentry-system", "sentry", "10Gi")
+	remove := func() {
+		if out, err := s.TryKubectl("delete", "namespace", "sentry-system", "--ignore-not-found", "--timeout=90s"); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+	remove()
+	t.Cleanup(remove)
+	for _, m := range manifests {
+		if out := s.Run(t, "apply", "--filename", filepath.Join("..", "k8s", m.file)); strings.Contains(out, "Warning") {
+			t.Error(out)
+		}
+	}
+	s.Run(t, "rollout", "status", "deployment/sentry", "--namespace", "sentry-system", "--timeout=90s")
+	if out := s.exec(t, "sentry-system", "sentry", "./sentry", "-action=validate"); !strings.Contains(out, "is valid: 1 repository") {
+		t.Error(out)
+	}
+	if out := s.Run(t, "logs", "deployment/sentry", "--namespace", "sentry-system"); !strings.Contains(out, `"msg":"watching"`) {
+		t.Error(out)
+	}
+}
+
+// TestClusterProduction has the chart watch a repository of this machine, with its state on a volume: a change is rolled
+// out, in a pod that can change nothing beside its state and /tmp; and the pod that comes after it has been deleted knows
+// what was, and goes on.
+func TestClusterProduction(t *testing.T) {
+	s := newSite(t)
+	s.needImage(t)
+	listener := s.Listen(t)
+	root := t.TempDir()
+	base := "http://" + listener.Addr().String()
+	server := &http.Server{Handler: gitserve.Handler(root, gitserve.Options{User: "robot", Token: "canary-token"}), ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	shop := gittest.NewRepo(t, filepath.Join(root, "shop.git"), base+"/shop.git")
+	qa := gittest.NewRepo(t, filepath.Join(root, "qa.git"), base+"/qa.git")
+	shop.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	qa.CommitFiles(t, "main", []gittest.File{{Path: "test.sh", Mode: "100755", Content: inPod}}, "tests")
+
+	auth := map[string]any{"username": "robot", "token_file": "/run/secrets/sentry/git"}
+	v := values{
+		"config": map[string]any{
+			"polling_interval": 1,
+			"global":           map[string]any{"allow_insecure_http": true, "grace": "2s"},
+			"repositories": []any{map[string]any{
+				"name": "shop", "group": "ai-blueprints",
+				"monitor": map[string]any{"repo_url": shop.URL, "branches": []any{"main"}, "auth": auth},
+				"deploy":  map[string]any{"qa_repo_url": qa.URL, "qa_repo_branch": "main", "auth": auth, "commands": []any{"./test.sh"}},
+			}},
+		},
+		"secret": map[string]any{"existingSecret": "sentry-tokens"},
+	}
+	s.named(t, "sentry-prod")
+	s.volume(t, "sentry-prod", "sentry-prod", "20Gi")
+	s.Run(t, "create", "secret", "generic", "sentry-tokens", "--namespace", "sentry-prod", "--from-literal=git=canary-token")
+	s.install(t, "sentry-prod", "sentry-prod", "-f", "./helm/sentry/values-production.yaml", "-f", v.write(t))
+
+	sentry := func(words ...string) string {
+		t.Helper()
+		return s.exec(t, "sentry-prod", "sentry-prod", append([]string{"./sentry"}, words...)...)
+	}
+	until(t, "the first head is recorded", func() bool { return strings.Contains(sentry("why", "shop"), "first seen: a baseline") })
+	shop.Commit(t, "main", map[string]string{"a": "2"}, "second")
+	ended := func(n int) func() bool {
+		return func() bool { return len(rollouts(t, sentry("history", "-o", "json"))) == n }
+	}
+	until(t, "a rollout has ended", ended(1))
+	if logs := sentry("logs", "1"); !strings.Contains(logs, "all is closed") {
+		t.Errorf("the command wrote:\n%s\n%s", logs, sentry("show", "1"))
+	}
+
+	before := s.Run(t, "get", "pods", "--namespace", "sentry-prod", "--selector", "app.kubernetes.io/component=daemon", "--output", "name")
+	s.Run(t, "delete", strings.TrimSpace(before), "--namespace", "sentry-prod")
+	shop.Commit(t, "main", map[string]string{"a": "3"}, "third")
+	s.Run(t, "rollout", "status", "deployment/sentry-prod", "--namespace", "sentry-prod", "--timeout=90s")
+	until(t, "the change made meanwhile is rolled out", ended(2))
+	for _, r := range rollouts(t, sentry("history", "-o", "json")) {
+		if r.Status != "succeeded" {
+			t.Errorf("%+v\n%s", r, sentry("show", r.ID))
+		}
+	}
+	if logs := s.Run(t, "logs", "deployment/sentry-prod", "--namespace", "sentry-prod"); strings.Contains(logs, "canary-token") {
+		t.Error("the log has the token")
+	}
+}
+
+// inPod is what the command tries.
+const inPod = `#!/bin/bash
+set -eu
+kubectl version --client >/dev/null && jq --version >/dev/null && curl --version >/dev/null && ssh -V 2>/dev/null
+[ "$(id -u)" = 65532 ]
+for file in /run/secrets/sentry/git /etc/sentry/sentry.yaml /var/lib/sentry/sentry/state.db; do
+	if cat "$file" >/dev/null 2>&1; then echo "$file is open to commands"; exit 1; fi
+done
+for dir in / /opt/sentry /usr/local/bin /etc /home/sentry /var/lib/sentry; do
+	if touch "$dir/.try" 2>/dev/null; then echo "$dir can be written to"; exit 1; fi
+done
+touch /tmp/try "$HOME/try" "$TMPDIR/try"
+echo "all is closed"
+`
+
+// rollout is what the test needs of one.
+type rollout struct{ ID, Status string }
+
+// rollouts gives those that have ended.
+func rollouts(t *testing.T, text string) []rollout {
+	t.Helper()
+	var list struct{ Items []rollout }
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	var ended []rollout
+	for _, r := range list.Items {
+		if r.Status != "pending" && r.Status != "running" {
+			ended = append(ended, r)
+		}
+	}
+	return ended
+}
+
+// until waits until something is so.
+func until(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(90 * time.Second); !so(); time.Sleep(300 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 90 seconds it is not so that %s", what)
+		}
+	}
+}
