@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -633,6 +634,49 @@ func TestDocsNames(t *testing.T) {
 			if !strings.Contains(p.text, "`"+v[1]+"`") {
 				t.Errorf("%s does not name %s", p.path, v[1])
 			}
+		}
+	}
+}
+
+// TestDocsRights compares the rights in a cluster that deployment.md tells of with those of the manifests.
+func TestDocsRights(t *testing.T) {
+	raw, err := os.ReadFile("k8s/04-rbac.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{}
+	for document := range strings.SplitSeq(string(raw), "\n---\n") {
+		var role struct {
+			Rules []struct {
+				Groups    []string `yaml:"apiGroups"`
+				Resources []string
+				Verbs     []string
+			}
+		}
+		if err := yaml.Unmarshal([]byte(document), &role); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range role.Rules {
+			for _, resource := range r.Resources {
+				want[strings.TrimSuffix(resource+"."+r.Groups[0], ".")] = strings.Join(r.Verbs, " ")
+			}
+		}
+	}
+	if len(want) < 5 {
+		t.Fatalf("only %v: this test is looking at the wrong place", want)
+	}
+	row := regexp.MustCompile("(?m)^\\| `([a-z./]+)` \\| ([a-z, 、]+) \\|$")
+	for _, name := range []string{"docs/en/deployment.md", "docs/zh/deployment.md"} {
+		page, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for _, m := range row.FindAllStringSubmatch(string(page), -1) {
+			got[m[1]] = strings.NewReplacer(", ", " ", "、", " ").Replace(m[2])
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: the rights are %v, the manifests give %v", name, got, want)
 		}
 	}
 }
