@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -170,14 +169,10 @@ func endStrays(l layout) error {
 		for _, file := range files {
 			line, _ := os.ReadFile(file)
 			pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
-			if pid == os.Getpid() || !bytes.Contains(line, []byte(l.short+"/")) && !bytes.Contains(line, []byte(l.run+"/")) {
+			if !l.isPart(string(line)) {
 				continue
 			}
-			program := string(bytes.SplitN(line, []byte{0}, 2)[0])
-			if !slices.Contains(partPrograms, filepath.Base(program)) {
-				continue // somebody who looks at a log
-			}
-			left = append(left, fmt.Sprintf("%d %s", pid, program))
+			left = append(left, strings.ReplaceAll(fmt.Sprintf("%d %s", pid, line), "\x00", " "))
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 		return len(left) == 0
@@ -188,10 +183,20 @@ func endStrays(l layout) error {
 	return nil
 }
 
-// partPrograms are the programs that the parts run.
+// isPart reports whether a command line, of which a zero ends each argument, is that of a part of this cluster, or of a shim.
+func (l layout) isPart(line string) bool {
+	program, args, _ := strings.Cut(line, "\x00")
+	if program == filepath.Join(l.dir, "cluster") {
+		return args == "addons\x00" || args == "paper\x00" // and not who waits to begin with another
+	}
+	// Who looks at a log names the folder, too.
+	return slices.Contains(partPrograms, filepath.Base(program)) && (strings.Contains(args, l.short+"/") || strings.Contains(args, l.run+"/"))
+}
+
+// partPrograms are the programs that the parts run, besides this one.
 var partPrograms = []string{
 	"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "containerd", "containerd-shim-runc-v2",
-	"containerd-shim", "runc", "controller", "cluster",
+	"containerd-shim", "runc", "controller",
 }
 
 // unmountAll takes away the mounts below the cluster's folders, the deepest first.
