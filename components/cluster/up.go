@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 )
@@ -22,9 +21,6 @@ func up(l layout) error {
 		}
 	} else if err := down(l); err != nil {
 		return fmt.Errorf("what is left of the last cluster cannot be removed: %w", err)
-	}
-	if runtime.GOOS != "linux" {
-		return errors.New("the cluster needs Linux")
 	}
 	c := &cluster{layout: l, Node: os.Geteuid() == 0}
 	if err := c.build(); err != nil {
