@@ -62,6 +62,7 @@ func (s SecretFile) Secret() (sentry.Secret, error) {
 const (
 	accessToken   = "token"
 	webhookSecret = "webhook secret"
+	privateKey    = "private key" // of several lines, in PEM form
 )
 
 // Secret gives the token, or what the token file holds now without the line end after it. It is empty where neither is
@@ -79,7 +80,7 @@ func (a Auth) Secret() (sentry.Secret, error) {
 
 // secretFile remembers what a file held, so that asking costs one stat. Safe for concurrent use.
 type secretFile struct {
-	what string // accessToken or webhookSecret
+	what string // accessToken, webhookSecret or privateKey
 	path string
 
 	mu     sync.Mutex
@@ -140,11 +141,26 @@ func (f *secretFile) readSecret(info os.FileInfo) (sentry.Secret, error) {
 	if len(data) > maxSecret {
 		return sentry.Secret{}, fmt.Errorf("the %s file %s has more than %d bytes", f.what, f.path, maxSecret)
 	}
+	if f.what == privateKey {
+		return sentry.NewSecret(withoutArmour(string(data))), nil
+	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	if err := checkSecret(f.what, text); err != nil {
 		return sentry.Secret{}, fmt.Errorf("the %s file %s: %w", f.what, f.path, err)
 	}
 	return sentry.NewSecret(text), nil
+}
+
+// withoutArmour gives the lines of a PEM file that say nothing to whoever does not have it: all but the first and the last
+// of each block.
+func withoutArmour(text string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "-----") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // checkSecret refuses what cannot travel in a header. Its error never repeats the secret; what says which kind it is.

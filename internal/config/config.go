@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -304,8 +305,27 @@ func (c *Config) CredentialFiles() []string {
 	return out
 }
 
-// Secrets gives every secret value that is known, each once: for masking. Files with a token or the secret of webhooks
-// count with what they held when they were last read, so the answer may grow: ask again after a reload or a rotation.
+// keyFiles gives the paths of all files with a private key, each once.
+func (c *Config) keyFiles() []string {
+	seen := map[string]bool{}
+	for _, h := range c.Hosts {
+		seen[h.KeyFile] = true
+	}
+	for i := range c.Repositories {
+		r := &c.Repositories[i]
+		for _, a := range []Auth{r.Monitor.Auth, r.Deploy.Auth} {
+			seen[a.SSHKeyFile] = true
+			if a.App != nil {
+				seen[a.App.KeyFile] = true
+			}
+		}
+	}
+	delete(seen, "")
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// Secrets gives every secret value that is known, each once: for masking. Files with a token, a private key or the secret
+// of webhooks count with what they held when they were last read, so the answer may grow: ask again after a reload or a rotation.
 func (c *Config) Secrets() []sentry.Secret {
 	var out []sentry.Secret
 	seen := map[sentry.Secret]bool{{}: true}

@@ -214,6 +214,9 @@ func (c *Config) readSecrets(file string) Problems {
 		read(r.Monitor.Auth.TokenFile, at+"monitor.auth.token_file", r.Monitor.Auth.Secret)
 		read(r.Deploy.Auth.TokenFile, at+"deploy.auth.token_file", r.Deploy.Auth.Secret)
 	}
+	for _, path := range c.keyFiles() {
+		_, _ = c.secretFile(privateKey, path).read() // to mask it; whoever needs it says what is wrong with it
+	}
 	return warnings
 }
 

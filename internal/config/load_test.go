@@ -556,6 +556,38 @@ func TestCredentialFiles(t *testing.T) {
 	}
 }
 
+// A private key is masked line by line, but not what every key begins and ends with.
+func TestPrivateKeysAreSecret(t *testing.T) {
+	folder := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	key := func(text string) string {
+		return "-----BEGIN PRIVATE KEY-----\n" + text + "\n-----END PRIVATE KEY-----\n"
+	}
+	text := strings.Replace(minimal, "https://git.example.org/team/app", "https://github.com/team/app", 1)
+	text = strings.Replace(text, "branches: [main]", fmt.Sprintf(
+		"branches: [main]\n      auth: {app: {id: 1, installation: 2, private_key_file: %q}}", write("app.pem", key("MIIEvgIBADANBgkq\nhkiG9w0BAQEFAASC"))), 1)
+	text += fmt.Sprintf("hosts:\n  - {url: https://h.example, client_cert_file: %q, client_key_file: %q}\n", write("cert", "x"), write("key", key("MIIEvQIBADANBgkqhkiG9w0BAQEF")))
+	c, warnings, err := Load(write("sentry.yaml", text), Options{})
+	if err != nil {
+		t.Fatalf("%v, %v", warnings, err)
+	}
+	var got []string
+	for _, secret := range c.Secrets() {
+		got = append(got, secret.Reveal())
+	}
+	slices.Sort(got)
+	want := []string{"MIIEvQIBADANBgkqhkiG9w0BAQEF", "MIIEvgIBADANBgkq\nhkiG9w0BAQEFAASC"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 // What a host tells of itself is the default of repo_type; whoever knows better says so.
 func TestTypeOfServer(t *testing.T) {
 	for url, want := range map[string]string{
