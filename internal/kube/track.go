@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -106,18 +107,24 @@ func (c *Cluster) Track(ctx context.Context, runs []sentry.PipelineRun, o TrackO
 	if err != nil {
 		return t.copy(), err
 	}
-	all, within := errgroup.WithContext(ctx)
-	for i := range t.runs {
-		all.Go(func() error {
-			if err := t.resolve(within, a, i); err != nil || t.run(i).Status.Terminal() {
-				return err
-			}
-			f, release := c.tracking.feeds.use(a, t.run(i).Namespace, selector(o.Instance))
-			defer release()
-			return t.follow(within, a, f, i)
-		})
+	// Most deployments have one run, and there may be hundreds of deployments: no goroutine more than they need.
+	one := func(ctx context.Context, i int) error {
+		if err := t.resolve(ctx, a, i); err != nil || t.run(i).Status.Terminal() {
+			return err
+		}
+		f, release := c.tracking.feeds.use(a, t.run(i).Namespace, selector(o.Instance))
+		defer release()
+		return t.follow(ctx, a, f, i)
 	}
-	err = all.Wait()
+	if len(t.runs) == 1 {
+		err = one(ctx, 0)
+	} else {
+		all, within := errgroup.WithContext(ctx)
+		for i := range t.runs {
+			all.Go(func() error { return one(within, i) })
+		}
+		err = all.Wait()
+	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -250,16 +257,18 @@ type follower struct {
 	pollAt  time.Time // when to read it whatever the watch shows
 	probeAt time.Time // when to look why its tasks do not start
 	probes  int
-	began   time.Time // when it was first looked at
-	said    map[string]bool
+	began   time.Time           // when it was first looked at
+	said    map[uint64]struct{} // hashes of what was said
 }
+
+var saidSeed = maphash.MakeSeed()
 
 // follow follows run i to its end.
 func (t *tracker) follow(ctx context.Context, a *api, f *feed, i int) error {
 	run := t.run(i)
 	ear := f.listen(run.UID)
 	defer f.hush(ear)
-	w := &follower{t: t, i: i, api: a, feed: f, ear: ear, run: run, began: time.Now(), said: map[string]bool{}}
+	w := &follower{t: t, i: i, api: a, feed: f, ear: ear, run: run, began: time.Now(), said: map[uint64]struct{}{}}
 	w.pollAt = time.Now().Add(safetyPoll + rand.N(safetyPoll))
 	w.say("following it")
 	for {
@@ -282,10 +291,11 @@ func (t *tracker) follow(ctx context.Context, a *api, f *feed, i int) error {
 // say writes a line about the run, once.
 func (w *follower) say(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	if w.said[text] || len(w.said) > 500 {
+	key := maphash.String(saidSeed, text)
+	if _, again := w.said[key]; again || len(w.said) > 500 {
 		return
 	}
-	w.said[text] = true
+	w.said[key] = struct{}{}
 	w.t.say("pipeline run %s/%s: %s", w.run.Namespace, w.run.Name, text)
 }
 

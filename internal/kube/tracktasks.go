@@ -188,10 +188,18 @@ func (w *follower) outcomes(ctx context.Context) []task {
 	limited, cancel := context.WithTimeoutCause(ctx, detailsTime, fmt.Errorf("no answer within %s", detailsTime))
 	defer cancel()
 	var wait patience
-	for {
+	for looks := 1; ; looks++ {
 		tasks, err := w.tasks(limited)
-		if err == nil {
+		open := slices.ContainsFunc(tasks, func(t task) bool { return !t.Status.Terminal() })
+		if err == nil && (!open || looks > 3) {
 			return tasks
+		}
+		if err == nil {
+			// Tekton ends the run before it ends the tasks that it gave up.
+			if sleep(limited, settleTime) != nil {
+				return tasks
+			}
+			continue
 		}
 		if lasting(err) || limited.Err() != nil {
 			w.say("how its tasks ended cannot be read: %s", err)
