@@ -174,7 +174,7 @@ func (l *giteaLab) bySentry(t *testing.T) seen {
 	l.hints++ // one that is like the last would be taken for a repetition
 	l.sentry.hint(fmt.Sprintf(`{"repository": "%s/%s.git", "ref": "refs/heads/main", "number": %d}`, l.gitea.Direct(), giteaWatched, l.hints))
 	// The push begins at any time between two questions.
-	time.Sleep(200*time.Millisecond + rand.N(200*time.Millisecond))
+	time.Sleep(100*time.Millisecond + rand.N(100*time.Millisecond))
 	moved := l.push(t, giteaWatched)
 	s := seen{moved: moved, wrote: l.byte(t)}
 	s.known = l.sentry.wait("a head is found elsewhere").Time

@@ -51,7 +51,7 @@ func TestHotCurve(t *testing.T) {
 				}
 				seen, least, most := hotSpan, 200, 230
 				if reason == "change" {
-					seen, least, most = hotSpan-hotLater, 30, 40
+					seen, least, most = hotSpan-hotLater, 8, 12
 				}
 				w.wait(minute)
 				moments := w.since("r0", begin)
@@ -114,7 +114,7 @@ func TestHotUntilItHasCome(t *testing.T) {
 		}
 		often := func(when string, hot bool) {
 			t.Helper()
-			if n := asked(time.Second); hot && n < 45 || !hot && (n < 2 || n > 5) {
+			if n := asked(time.Second); hot && n < 45 || !hot && (n < 1 || n > 3) {
 				t.Errorf("%s it is asked %d times in a second", when, n)
 			}
 		}

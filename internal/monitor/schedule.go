@@ -22,7 +22,7 @@ import (
 //	until something has moved        since                                     question began, and never before its answer
 //	… and while its group is         the same, on and on                       20 ms … as if it were not hot
 //	rolled out
-//	… and for 15 s after a change,   as if it had been hot for 15 s            0.3 s … 0.6 s
+//	… and for 5 s after a change,    as if it had been hot for 25 s            0.5 s … 0.6 s
 //	or a rollout of its group
 //	hot, T of the server's time      T × 12 s / what is left of it             at least, see below
 //	was taken by the last question
@@ -61,8 +61,8 @@ const (
 	hotFirst = 20 * time.Millisecond
 	hotDecay = 50 // the wait is one part in so many of the time that it has been hot
 	hotSpan  = 30 * time.Second
-	hotLater = hotSpan / 2 // so long ago it seems to have become hot, once what it was hot for has come
-	hotShare = 50          // one part in so many of a server's time
+	hotLater = hotSpan * 5 / 6 // so long ago it seems to have become hot, once what it was hot for has come
+	hotShare = 50              // one part in so many of a server's time
 	hotSaved = 10 * time.Minute / hotShare
 	hotLeast = hotSaved / hotShare // when there is nothing left, so much is saved up before the next
 )
