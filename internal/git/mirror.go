@@ -215,6 +215,14 @@ func (m *mirror) plant(ctx context.Context, dir, branch, commit string) error {
 	return m.git.plant(ctx, m.dir, dir, m.remote, branch, commit)
 }
 
+// has reports whether a commit is in the repository.
+func (m *mirror) has(ctx context.Context, commit string) bool {
+	m.use.RLock()
+	defer m.use.RUnlock()
+	_, err := m.git.run(ctx, call{args: []string{"--git-dir=" + m.dir, "cat-file", "-e", "--end-of-options", commit + "^{commit}"}})
+	return err == nil
+}
+
 // canUpdate reports whether a tree of one commit, brought up to date, is what a new tree of the other would be. It is not
 // where attributes differ: they change what is written for files that are the same in both.
 func (m *mirror) canUpdate(ctx context.Context, from, to string) bool {

@@ -260,6 +260,9 @@ func (s *Sources) tryMake(ctx context.Context, m *mirror, src source, a Auth, co
 	limited, cancel := s.limit(ctx)
 	now, err := m.bring(limited, a, src.branch, commit, progress)
 	cancel()
+	if err == nil && now != commit {
+		err = s.moved(ctx, m, src, a, commit, now)
+	}
 	if err != nil {
 		return "", fmt.Errorf("cannot fetch %s: %w", src, err)
 	}
@@ -274,6 +277,20 @@ func (s *Sources) tryMake(ctx context.Context, m *mirror, src source, a Auth, co
 		return "", fmt.Errorf("cannot check out %s at %s: %w", src, sentry.ShortCommit(now), err)
 	}
 	return now, nil
+}
+
+// moved makes sure that a branch was at a commit before it was at the one that came. A server of several, one of which lags
+// behind, may tell of the new one and then send the old one. The error is a *sentry.Fault: it passes.
+func (s *Sources) moved(ctx context.Context, m *mirror, src source, a Auth, commit, came string) error {
+	if m.has(ctx, commit) {
+		return nil
+	}
+	// Its history does not tell: it was rewritten, or goes back further than what is fetched, or is not there yet.
+	again, err := s.head(ctx, src, a)
+	if err == nil && again != came {
+		err = sentry.Faultf(sentry.Transient, "the server says that it is at %s, and sends %s", sentry.ShortCommit(again), sentry.ShortCommit(came))
+	}
+	return err
 }
 
 func (s *Sources) limit(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -645,3 +645,45 @@ func TestSparesThatWereTidiedAway(t *testing.T) {
 		}
 	}
 }
+
+// Of several servers behind one address one may lag behind: what is sent then is not what was told of.
+func TestAServerThatSendsWhatWas(t *testing.T) {
+	b := newBench(t, Options{})
+	repo, old := b.server.Repo(t, "qa.git"), b.server.Repo(t, "old.git")
+	first := repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	gittest.Git(t, repo.Dir, "push", "--quiet", old.Dir, "main:main")
+	second := repo.Commit(t, "main", map[string]string{"a": "2"}, "second")
+	lags := true
+	b.server.Intercept(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if lags && !strings.Contains(r.UserAgent(), "sentry") { // the git binary, which fetches
+			r = r.Clone(r.Context())
+			r.URL.Path = strings.Replace(r.URL.Path, "/qa.git", "/old.git", 1)
+		}
+		next.ServeHTTP(w, r)
+	})
+	dir := b.nextDir()
+	got, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, dir, nil)
+	if err == nil || faultKind(t, err) != sentry.Transient || !strings.Contains(err.Error(), "says that it is at "+sentry.ShortCommit(second)+", and sends "+sentry.ShortCommit(first)) {
+		t.Errorf("%s: %v", got, err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("there is a workspace")
+	}
+	lags = false
+	b.tree(repo.URL, "main", second)
+
+	// A branch that is rewritten between the question and the fetch is not that.
+	repo.Branch(t, "other", first)
+	third := repo.Commit(t, "other", map[string]string{"a": "3"}, "third")
+	var rewrite sync.Once
+	b.server.Intercept(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if !strings.Contains(r.UserAgent(), "sentry") {
+			rewrite.Do(func() { repo.Reset(t, "main", third) })
+		}
+		next.ServeHTTP(w, r)
+	})
+	repo.Commit(t, "main", map[string]string{"a": "4"}, "gone before it is fetched")
+	if got, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, b.nextDir(), nil); err != nil || got != third {
+		t.Errorf("%s, want %s: %v", got, third, err)
+	}
+}
