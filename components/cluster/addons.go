@@ -20,6 +20,9 @@ func addons(l layout) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	if err := c.Network.settle(); err != nil {
+		return err
+	}
 	names, err := listenDNS(c)
 	if err != nil {
 		return err

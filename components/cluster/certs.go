@@ -81,8 +81,9 @@ func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
 }
 
-// makeCerts writes all certificates, keys and kubeconfigs of a cluster whose API server answers at server.
-func makeCerts(l layout, server, host string) error {
+// makeCerts writes all certificates, keys and kubeconfigs of a cluster whose API server answers at server, and, for pods, at the
+// address of a service.
+func makeCerts(l layout, server, host, service string) error {
 	ca, err := newAuthority()
 	if err != nil {
 		return err
@@ -100,11 +101,7 @@ func makeCerts(l layout, server, host string) error {
 		}
 		return os.WriteFile(l.at("certs", name+".key"), key, 0o600)
 	}
-	serverName, _, err := net.SplitHostPort(server)
-	if err != nil {
-		return err
-	}
-	err = pair("kube-apiserver", "kube-apiserver", nil, serverName, host, "127.0.0.1", "localhost",
+	err = pair("kube-apiserver", "kube-apiserver", nil, host, service, "127.0.0.1", "localhost",
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 	if err != nil {
 		return err

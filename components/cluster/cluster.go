@@ -105,7 +105,7 @@ func (c *cluster) waitFor(p process) error {
 // askDNS asks for the API server by its name in the cluster.
 func (c *cluster) askDNS() error {
 	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "udp", net.JoinHostPort(c.Network.host(), "53"))
+		return (&net.Dialer{}).DialContext(ctx, "udp", net.JoinHostPort(c.Network.dns(), "53"))
 	}}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()

@@ -21,7 +21,7 @@ type names struct {
 }
 
 func listenDNS(c *cluster) (names, error) {
-	conn, err := net.ListenPacket("udp", net.JoinHostPort(c.Network.host(), "53"))
+	conn, err := net.ListenPacket("udp", net.JoinHostPort(c.Network.dns(), "53"))
 	if err != nil {
 		return names{}, fmt.Errorf("cannot answer for the names of services: %w", err)
 	}
@@ -104,7 +104,7 @@ func lookUp(ctx context.Context, a *api, name string) ([]netip.Addr, error) {
 	}
 	ready := map[netip.Addr]bool{}
 	for _, port := range found.Spec.Ports {
-		all, err := endpoints(ctx, a, namespace, of, port.Name)
+		all, err := readyEndpoints(ctx, a, namespace, of, port.Name)
 		if err != nil {
 			return nil, err
 		}

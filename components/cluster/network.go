@@ -9,14 +9,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // network is the cluster's share of the private addresses, 10.N.0.0/16, of which N is free on this machine:
 // pods are in 10.N.0.0/22, services in 10.N.8.0/24.
 //
-// The node's own address is 10.N.0.1, which is also the gateway of every pod. Both it and the first service address, at which
-// pods look for the API server, are put on the loopback interface: so they are there before the first pod, need neither a
-// bridge nor kube-proxy, and nobody outside of this machine sees them.
+// The node's own address is 10.N.0.1, which is also the gateway of every pod. It is put on the loopback interface: so it is
+// there before the first pod, needs no bridge, and nobody outside of this machine sees it. The services' addresses are in a
+// network namespace of the part "addons", where each of their ports is free.
 type network struct {
 	N int `json:"n"`
 }
@@ -24,13 +25,9 @@ type network struct {
 func (n network) host() string     { return fmt.Sprintf("10.%d.0.1", n.N) }
 func (n network) pods() string     { return fmt.Sprintf("10.%d.0.0/22", n.N) }
 func (n network) api() string      { return fmt.Sprintf("10.%d.8.1", n.N) }
+func (n network) addons() string   { return fmt.Sprintf("10.%d.8.2", n.N) } // Kubernetes gives out the first 16 last
+func (n network) dns() string      { return fmt.Sprintf("10.%d.8.10", n.N) }
 func (n network) services() string { return fmt.Sprintf("10.%d.8.0/24", n.N) }
-
-// isService reports whether an address is one of a service.
-func (n network) isService(ip net.IP) bool {
-	_, all, err := net.ParseCIDR(n.services())
-	return err == nil && all.Contains(ip)
-}
 
 // freeNetwork finds a share that no interface and no route of this machine touches.
 func freeNetwork() (network, error) {
@@ -46,13 +43,14 @@ func freeNetwork() (network, error) {
 	return network{}, fmt.Errorf("every 10.N.0.0/16 with N from 151 to 231 has a route already")
 }
 
-// prepare puts the addresses on the loopback interface, and tells containerd how a pod is connected: by a pair of interfaces
+// prepare puts the node's address on the loopback interface, and tells containerd how a pod is connected: by a pair of interfaces
 // with the node, without address translation.
 func (n network) prepare(l layout) error {
-	for _, address := range []string{n.host(), n.api()} {
-		if out, err := exec.Command("ip", "address", "add", address+"/32", "dev", "lo").CombinedOutput(); err != nil {
-			return fmt.Errorf("cannot add %s to the loopback interface: %w\n%s", address, err, out)
-		}
+	if err := ip("address", "add", n.host()+"/32", "dev", "lo"); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
+		return fmt.Errorf("pods cannot reach services: %w", err)
 	}
 	conf := fmt.Sprintf(`{"cniVersion": "0.4.0", "name": "sentry-%s", "plugins": [
   {"type": "ptp", "ipMasq": false, "ipam": {
@@ -60,6 +58,41 @@ func (n network) prepare(l layout) error {
 ]}
 `, l.id, l.at("addresses"), n.pods(), n.host())
 	return os.WriteFile(l.at("cni", "10-sentry.conflist"), []byte(conf), 0o644)
+}
+
+// connect connects the network namespace of a process, the part "addons", with this machine: what goes to a service goes there.
+func (n network) connect(l layout, pid int) error {
+	link := "sentry-" + l.id
+	return errors.Join(
+		ip("link", "add", link, "type", "veth", "peer", "name", serviceLink, "netns", fmt.Sprint(pid)),
+		ip("link", "set", link, "up"),
+		ip("route", "add", n.services(), "dev", link, "src", n.host()),
+	)
+}
+
+// serviceLink is the interface of the namespace of services.
+const serviceLink = "services"
+
+// settle makes every service's address one of this namespace, whose other end connect makes.
+func (n network) settle() error {
+	if !within(10*time.Second, func() bool { return ip("link", "show", serviceLink) == nil }) {
+		return errors.New("nobody has connected the network namespace of services")
+	}
+	return errors.Join(
+		ip("link", "set", "lo", "up"),
+		ip("address", "add", n.addons()+"/32", "dev", serviceLink),
+		ip("link", "set", serviceLink, "up"),
+		ip("route", "add", "local", n.services(), "dev", "lo"),
+		ip("route", "add", "default", "via", n.host(), "dev", serviceLink, "onlink", "src", n.addons()),
+	)
+}
+
+// ip runs the command ip.
+func ip(args ...string) error {
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("ip %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
 }
 
 // remove takes the addresses away, with the interfaces of pods that are left.
@@ -74,18 +107,22 @@ func (n network) remove(l layout) error {
 			continue // it has gone meanwhile, with its pod
 		}
 		for _, a := range addresses {
-			ip, _, err := net.ParseCIDR(a.String())
-			if err != nil || ip.String() != n.host() && !n.isService(ip) {
+			at, _, err := net.ParseCIDR(a.String())
+			if err != nil || at.String() != n.host() {
 				continue
 			}
 			args := []string{"link", "delete", i.Name}
 			if i.Flags&net.FlagLoopback != 0 {
 				args = []string{"address", "delete", a.String(), "dev", i.Name}
 			}
-			out, err := exec.Command("ip", args...).CombinedOutput()
-			if err != nil && !strings.Contains(string(out), "Cannot find device") {
-				return fmt.Errorf("ip %s: %w\n%s", strings.Join(args, " "), err, out)
+			if err := ip(args...); err != nil && !strings.Contains(err.Error(), "Cannot find device") {
+				return err
 			}
+		}
+	}
+	if _, err := net.InterfaceByName("sentry-" + l.id); err == nil { // it goes with its namespace, but not at once
+		if err := ip("link", "delete", "sentry-"+l.id); err != nil && !strings.Contains(err.Error(), "Cannot find device") {
+			return err
 		}
 	}
 	return removeResults(l)

@@ -13,7 +13,7 @@ import (
 // made rare: there is one of each, nobody has to be elected, and what is checked every few seconds elsewhere is checked every
 // few minutes.
 func (c *cluster) parts() []process {
-	all := []process{c.etcd(), c.apiserver(), c.controllerManager(), c.scheduler(), c.runtime(), c.kubelet(), c.addons(), c.tekton()}
+	all := []process{c.etcd(), c.apiserver(), c.controllerManager(), c.scheduler(), c.addons(), c.runtime(), c.kubelet(), c.tekton()}
 	if !c.Node {
 		all = []process{c.etcd(), c.apiserver(), c.controllerManager(), c.paper(), c.tekton()}
 	}
@@ -46,11 +46,11 @@ func (c *cluster) apiserver() process {
 		"--service-cluster-ip-range=" + c.Network.services(),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", // Pod Security is on by itself
 		"--allow-privileged=true", "--profiling=false",
-		"--endpoint-reconciler-type=none", // its address is the service's
+		"--endpoint-reconciler-type=none", // who stands in for kube-proxy knows where it is
 	}
 	if c.Node {
 		args = append(args,
-			"--bind-address="+c.Network.api(), "--secure-port=443", "--advertise-address="+c.Network.host(),
+			"--bind-address="+c.Network.host(), "--secure-port="+c.port("kube-apiserver"), "--advertise-address="+c.Network.host(),
 			"--kubelet-certificate-authority="+cert("ca.crt"), "--kubelet-preferred-address-types=InternalIP",
 			"--kubelet-client-certificate="+cert("kubelet-client.crt"), "--kubelet-client-key="+cert("kubelet-client.key"))
 	} else {
@@ -101,7 +101,7 @@ func (c *cluster) paper() process {
 }
 
 func (c *cluster) addons() process {
-	return process{Name: "addons", Args: []string{filepath.Join(c.dir, "cluster"), "addons"}}
+	return process{Name: "addons", Args: []string{filepath.Join(c.dir, "cluster"), "addons"}, Apart: true}
 }
 
 func (c *cluster) tekton() process {
@@ -188,7 +188,7 @@ resolvConf: %[7]s/resolv.conf
 podLogsDir: %[7]s/pods
 volumePluginDir: %[7]s/volume-plugins
 clusterDomain: cluster.local
-clusterDNS: [%[1]s]
+clusterDNS: [%[8]s]
 evictionHard: {memory.available: "0%%", nodefs.available: "0%%", nodefs.inodesFree: "0%%", imagefs.available: "0%%"}
 imageGCHighThresholdPercent: 100
 imageMinimumGCAge: 24h
@@ -212,11 +212,11 @@ func (c *cluster) configureNode() error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(c.at("resolv.conf"), []byte("nameserver "+c.Network.host()+"\n"), 0o644); err != nil {
-		return err // nobody listens there, so a name is refused at once
+	if err := os.WriteFile(c.at("resolv.conf"), []byte("nameserver "+c.Network.dns()+"\n"), 0o644); err != nil {
+		return err
 	}
 	return os.WriteFile(c.at("kubelet.yaml"), fmt.Appendf(nil, kubeletConfig,
-		c.Network.host(), c.port("kubelet"), c.port("kubelet-health"), c.at("certs"), c.containerd(), c.cgroup(), c.run), 0o644)
+		c.Network.host(), c.port("kubelet"), c.port("kubelet-health"), c.at("certs"), c.containerd(), c.cgroup(), c.run, c.Network.dns()), 0o644)
 }
 
 // cgroup is the name of the control group of all pods.

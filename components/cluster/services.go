@@ -9,25 +9,22 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
-	"strings"
 	"sync"
 	"time"
 )
 
-// services gives the TCP ports of every Service with an address of its own to whoever connects, pod or host: the address is put
-// on the loopback interface, and each connection goes to a ready endpoint.
+// services gives the TCP ports of every Service with an address of its own to whoever connects, pod or host: each connection
+// goes to a ready endpoint.
 type services struct {
 	c *cluster
 	a *api
 
-	addresses map[string]bool         // on the interface
 	listeners map[string]net.Listener // by address and port
 	conns     sync.WaitGroup
 }
 
 func newServices(c *cluster, a *api) *services {
-	return &services{c: c, a: a, addresses: map[string]bool{}, listeners: map[string]net.Listener{}}
+	return &services{c: c, a: a, listeners: map[string]net.Listener{}}
 }
 
 type service struct {
@@ -68,18 +65,13 @@ func (s *services) run(ctx context.Context) {
 
 // set listens for the services that are new, and for those that are gone no more.
 func (s *services) set(ctx context.Context, all map[string]service) {
-	addresses, wanted := map[string]bool{}, map[string]bool{}
+	wanted := map[string]bool{}
 	for _, service := range all {
-		ip := service.Spec.ClusterIP
-		if ip == "" || ip == "None" || ip == s.c.Network.api() { // at the last the API server itself listens
+		if service.Spec.ClusterIP == "" || service.Spec.ClusterIP == "None" {
 			continue
 		}
-		addresses[ip] = true
-		if !s.addresses[ip] {
-			s.address("add", ip)
-		}
 		for _, port := range service.Spec.Ports {
-			at := net.JoinHostPort(ip, fmt.Sprint(port.Port))
+			at := net.JoinHostPort(service.Spec.ClusterIP, fmt.Sprint(port.Port))
 			if port.Protocol != "TCP" {
 				continue
 			}
@@ -94,24 +86,6 @@ func (s *services) set(ctx context.Context, all map[string]service) {
 			listener.Close()
 			delete(s.listeners, at)
 		}
-	}
-	for ip := range s.addresses {
-		if !addresses[ip] {
-			s.address("delete", ip)
-		}
-	}
-}
-
-// address puts an address on the loopback interface, or takes it away.
-func (s *services) address(do, ip string) {
-	out, err := exec.Command("ip", "address", do, ip+"/32", "dev", "lo").CombinedOutput()
-	if err != nil && !strings.Contains(string(out), "File exists") {
-		fmt.Fprintf(os.Stderr, "ip address %s %s: %v: %s\n", do, ip, err, out)
-	}
-	if do == "add" {
-		s.addresses[ip] = true
-	} else {
-		delete(s.addresses, ip)
 	}
 }
 
@@ -141,7 +115,11 @@ func (s *services) listen(ctx context.Context, at string, of meta, port string) 
 // pass connects a client with an endpoint. Without one that is ready the client sees its connection reset.
 func (s *services) pass(ctx context.Context, conn *net.TCPConn, of meta, port string) error {
 	defer conn.Close()
-	endpoints, err := endpoints(ctx, s.a, of.Namespace, of.Name, port)
+	endpoints := []string{s.c.Server}
+	var err error
+	if of.Namespace != "default" || of.Name != "kubernetes" { // that is the API server itself, which no slice names here
+		endpoints, err = readyEndpoints(ctx, s.a, of.Namespace, of.Name, port)
+	}
 	if err == nil && len(endpoints) == 0 {
 		err = fmt.Errorf("no endpoint is ready")
 	}
@@ -168,8 +146,8 @@ func (s *services) pass(ctx context.Context, conn *net.TCPConn, of meta, port st
 	return nil
 }
 
-// endpoints are the addresses and ports that are ready for a named port of a service; without a name every port counts.
-func endpoints(ctx context.Context, a *api, namespace, service, port string) ([]string, error) {
+// readyEndpoints are the addresses and ports that are ready for a named port of a service; without a name every port counts.
+func readyEndpoints(ctx context.Context, a *api, namespace, service, port string) ([]string, error) {
 	var list struct {
 		Items []slice `json:"items"`
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,7 +102,7 @@ func (c *cluster) prepare() error {
 	}
 	if !c.Node {
 		c.Server = "127.0.0.1:" + c.port("kube-apiserver")
-		if err := makeCerts(c.layout, c.Server, "127.0.0.1"); err != nil {
+		if err := makeCerts(c.layout, c.Server, "127.0.0.1", c.Network.api()); err != nil {
 			return err
 		}
 		c.connect()
@@ -116,14 +117,14 @@ func (c *cluster) prepare() error {
 	if c.Network, err = freeNetwork(); err != nil {
 		return err
 	}
-	c.Server = c.Network.api() + ":443"
+	c.Server = net.JoinHostPort(c.Network.host(), c.port("kube-apiserver"))
 	if err := c.save(); err != nil { // before the first trace outside of the folder, so that down finds it
 		return err
 	}
 	if err := c.Network.prepare(c.layout); err != nil {
 		return err
 	}
-	if err := makeCerts(c.layout, c.Server, c.Network.host()); err != nil {
+	if err := makeCerts(c.layout, c.Server, c.Network.host(), c.Network.api()); err != nil {
 		return err
 	}
 	c.connect()
