@@ -291,6 +291,19 @@ func TestRender(t *testing.T) {
 			want(t, "the Ingress", ingress, "/hooks", "spec", "rules", 0, "http", "paths", 0, "path")
 			want(t, "the Ingress", ingress, "sentry.example.com", "spec", "tls", 0, "hosts", 0)
 		}},
+		"metrics for Prometheus": {values{
+			"config":         map[string]any{"global": map[string]any{"metrics": "open"}},
+			"serviceMonitor": map[string]any{"enabled": true, "labels": map[string]any{"release": "prometheus"}},
+		}, func(t *testing.T, r release) {
+			monitor := map[string]any(r.only(t, "ServiceMonitor"))
+			want(t, "the monitor", monitor, "prometheus", "metadata", "labels", "release")
+			want(t, "the monitor", monitor, "/metrics", "spec", "endpoints", 0, "path")
+			service := r.only(t, "Service")
+			want(t, "the monitor", monitor, service.at("spec", "ports", 0, "name"), "spec", "endpoints", 0, "port")
+			if labels := service.at("metadata", "labels"); !holds(labels, at(monitor, "spec", "selector", "matchLabels")) {
+				t.Errorf("the monitor does not find the Service: %v", labels)
+			}
+		}},
 		"a budget for disruptions": {values{"podDisruptionBudget": map[string]any{"enabled": true}}, func(t *testing.T, r release) {
 			want(t, "the budget", map[string]any(r.only(t, "PodDisruptionBudget")), 1, "spec", "maxUnavailable")
 		}},
@@ -463,6 +476,7 @@ func TestRefused(t *testing.T) {
 		"variables of no Secret":   {values{"secret": map[string]any{"env": true}}, []string{"secret.env needs a Secret"}},
 		"an Ingress for nobody":    {values{"ingress": map[string]any{"enabled": true}}, []string{"ingress.host is missing"}},
 		"an Ingress to nothing":    {global("listen", "127.0.0.1:1").with(values{"ingress": map[string]any{"enabled": true, "host": "a.example.com"}}), []string{"config.global.listen: 0.0.0.0:8080"}},
+		"no metrics to read":       {values{"serviceMonitor": map[string]any{"enabled": true}}, []string{"config.global.metrics: open"}},
 		"every right":              {values{"rbac": map[string]any{"extraRules": []any{map[string]any{"apiGroups": []any{""}, "resources": []any{"*"}, "verbs": []any{"get"}}}}}, []string{`contains "*"`}},
 		"no time to end":           {global("grace", "60s").with(values{"terminationGracePeriodSeconds": 60}), []string{"choose more than 120"}},
 		"a digest that is none":    {values{"image": map[string]any{"digest": "latest"}}, []string{"image/digest"}},

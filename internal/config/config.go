@@ -66,6 +66,8 @@ type Global struct {
 	// Listen is the host:port of the HTTP server; "" for none. What is served there is not for here to judge: without
 	// authentication the server answers only what tells nothing.
 	Listen string
+	// Metrics is local (the default: /metrics is told at a loopback address only) or open: at any, to everybody.
+	Metrics string
 	// PublicURL is where people reach Sentry's page: what links in statuses begin with. No slash at its end; "" for none.
 	PublicURL string
 	// WebhookSecret verifies the webhooks of every repository that has no secret of its own. Without any, no webhook is
@@ -82,6 +84,12 @@ type Global struct {
 
 	History History
 }
+
+// Who may read /metrics at the address of Listen.
+const (
+	MetricsLocal = "local"
+	MetricsOpen  = "open"
+)
 
 // History bounds what is kept, so that the disk cannot fill with the past.
 type History struct {

@@ -102,6 +102,10 @@ func globalKeys() *mapping[Global] {
 				about: "The host:port of the HTTP server, such as 127.0.0.1:8080. It takes webhooks, and tells whether Sentry is alive.",
 				value: text(func(g *Global) *string { return &g.Listen }, checkListen),
 			}, {
+				name:  "metrics",
+				about: "Who may read /metrics at that address: local is this machine, where it is a loopback address; open is everybody who reaches it.",
+				value: oneOf(func(g *Global) *string { return &g.Metrics }, MetricsLocal, MetricsOpen),
+			}, {
 				name:  "public_url",
 				about: "Where people reach Sentry's page, for the links in statuses.",
 				value: publicURL(func(g *Global) *string { return &g.PublicURL }),
@@ -503,7 +507,7 @@ func initialConfig() Config {
 
 func initialGlobal() Global {
 	return Global{
-		LogLevel: "info", LogFormat: "auto", Timeout: 5 * time.Minute, Grace: 10 * time.Second, Cleanup: true, History: initialHistory(),
+		LogLevel: "info", LogFormat: "auto", Timeout: 5 * time.Minute, Grace: 10 * time.Second, Cleanup: true, Metrics: MetricsLocal, History: initialHistory(),
 	}
 }
 

@@ -182,7 +182,7 @@ func TestEveryKeyArrives(t *testing.T) {
 	global.WebhookURL, global.WebhookSecret = sentry.Secret{}, SecretFile{}
 	if diff := cmp.Diff(Global{
 		LogLevel: "debug", LogFormat: "json", Timeout: 10 * time.Minute, Grace: 5 * time.Second, StateDir: filepath.Join(folder, "state"),
-		TmpDir: "/var/tmp/sentry", Cleanup: false, Listen: "127.0.0.1:8080", AllowInsecureHTTP: true, AllowLocalRepositories: true,
+		TmpDir: "/var/tmp/sentry", Cleanup: false, Listen: "127.0.0.1:8080", Metrics: "open", AllowInsecureHTTP: true, AllowLocalRepositories: true,
 		PublicURL: "https://sentry.example.org/here",
 		History:   History{RolloutsPerGroup: 50, LedgerEntries: 5000, LogDays: 14},
 	}, global, cmp.Comparer(func(a, b sentry.Secret) bool { return a == b }), cmp.Comparer(func(a, b SecretFile) bool { return a == b })); diff != "" {

@@ -19,7 +19,7 @@ import (
 )
 
 // door is the listener of global.listen: what strangers reach. Until callers can prove who they are it answers only what
-// tells nothing, and takes webhooks, which prove themselves; metrics are for those on this machine.
+// tells nothing, and takes webhooks, which prove themselves; metrics are for those on this machine, unless the configuration opens them.
 type door struct {
 	net.Listener
 	configured string // as global.listen has it
@@ -105,9 +105,14 @@ func (d *Daemon) newDoor(address string) (*door, error) {
 	o := d.api()
 	o.Connections = maxConnections
 	o.Hosts = func(host string) bool { return server.Named(d.names()...)(host) }
-	o.Authorize = server.Anonymous()
-	if at, ok := l.Addr().(*net.TCPAddr); ok && at.IP.IsLoopback() {
-		o.Authorize = server.Anonymous("/metrics")
+	closed, open := server.Anonymous(), server.Anonymous("/metrics")
+	at, ok := l.Addr().(*net.TCPAddr)
+	local := ok && at.IP.IsLoopback()
+	o.Authorize = func(r *http.Request, need server.Role) (server.Caller, error) {
+		if local || d.config.Load().Global.Metrics == config.MetricsOpen {
+			return open(r, need)
+		}
+		return closed(r, need)
 	}
 	return &door{Listener: l, configured: address, server: server.New(o)}, nil
 }

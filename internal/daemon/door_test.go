@@ -129,6 +129,22 @@ func TestTheDoorToEverybody(t *testing.T) {
 			t.Errorf("%s: %d %s", path, status, text)
 		}
 	}
+	// Unless somebody opens them; no more is open then, and a reload is enough.
+	for who, want := range map[string]int{"open": 200, "local": 401} {
+		w.global(`listen: "0.0.0.0:0", metrics: ` + who)
+		if err := d.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if status, _ := get(t, "127.0.0.1:"+port, "/metrics"); status != want {
+			t.Errorf("metrics: %s: %d", who, status)
+		}
+		if status, _ := get(t, "127.0.0.1:"+port, "/api/v1/status"); status != 401 {
+			t.Errorf("metrics: %s: the API answers %d", who, status)
+		}
+		if status, _ := ask(t, "GET", "http://127.0.0.1:"+port+"/metrics", "evil.example", nil, ""); status != 421 {
+			t.Errorf("metrics: %s: under a strange name %d", who, status)
+		}
+	}
 }
 
 func TestAWebhookHastens(t *testing.T) {

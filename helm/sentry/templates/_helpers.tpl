@@ -164,6 +164,9 @@ numbers, at .out.value: templates give back nothing but text.
 {{- if and (or .Values.ingress.enabled .Values.serviceMonitor.enabled) (not (include "sentry.port" .)) -}}
 {{- fail "ingress and serviceMonitor need an address that others reach: config.global.listen: 0.0.0.0:8080" -}}
 {{- end -}}
+{{- if and .Values.serviceMonitor.enabled (ne ((.Values.config.global).metrics | default "local") "open") -}}
+{{- fail "serviceMonitor needs config.global.metrics: open, since Prometheus asks from another pod. networkPolicy.ingressFrom says who else can" -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "ingress.host is missing: the name by which forges reach Sentry, such as sentry.example.com" -}}
 {{- end -}}
