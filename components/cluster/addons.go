@@ -20,7 +20,7 @@ func addons(l layout) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := c.Network.settle(); err != nil {
+	if err := ip("route", "add", "local", c.Network.services(), "dev", "lo"); err != nil { // all of them are here
 		return err
 	}
 	names, err := listenDNS(c)

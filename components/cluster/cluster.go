@@ -140,6 +140,9 @@ func (c *cluster) ready(name string) error {
 	case "kubelet":
 		return c.answers("http://127.0.0.1:" + c.port("kubelet-health") + "/healthz")
 	case "tekton":
+		if c.Node { // this port answers when it has read what there is
+			return c.answers("http://" + c.Network.tekton() + ":8080/readiness")
+		}
 		return c.answers("http://127.0.0.1:" + c.port("tekton") + "/readiness")
 	}
 	return nil

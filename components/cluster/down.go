@@ -187,7 +187,8 @@ func endStrays(l layout) error {
 func (l layout) isPart(line string) bool {
 	program, args, _ := strings.Cut(line, "\x00")
 	if program == filepath.Join(l.dir, "cluster") {
-		return args == "addons\x00" || args == "paper\x00" // and not who waits to begin with another
+		first, _, _ := strings.Cut(args, "\x00")
+		return first == "addons" || first == "paper" || first == "apart" // and not who waits to begin with another
 	}
 	// Who looks at a log names the folder, too.
 	return slices.Contains(partPrograms, filepath.Base(program)) && (strings.Contains(args, l.short+"/") || strings.Contains(args, l.run+"/"))

@@ -35,6 +35,11 @@ func run(args []string) error {
 	switch command {
 	case "image": // needs no cluster
 		return writeImage(os.Stdout, args)
+	case "apart": // how some parts begin
+		if len(args) < 3 {
+			return errUsage
+		}
+		return runApart(args[0], args[1], args[2:])
 	case "pause": // what a pod's sandbox runs
 		pause()
 		return nil

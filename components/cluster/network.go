@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -16,8 +17,9 @@ import (
 // pods are in 10.N.0.0/22, services in 10.N.8.0/24.
 //
 // The node's own address is 10.N.0.1, which is also the gateway of every pod. It is put on the loopback interface: so it is
-// there before the first pod, needs no bridge, and nobody outside of this machine sees it. The services' addresses are in a
-// network namespace of the part "addons", where each of their ports is free.
+// there before the first pod, needs no bridge, and nobody outside of this machine sees it. The services' addresses are in the
+// network namespace of the part "addons", where each of their ports is free, and Tekton's controller, which wants port 8080,
+// has one, too.
 type network struct {
 	N int `json:"n"`
 }
@@ -26,6 +28,7 @@ func (n network) host() string     { return fmt.Sprintf("10.%d.0.1", n.N) }
 func (n network) pods() string     { return fmt.Sprintf("10.%d.0.0/22", n.N) }
 func (n network) api() string      { return fmt.Sprintf("10.%d.8.1", n.N) }
 func (n network) addons() string   { return fmt.Sprintf("10.%d.8.2", n.N) } // Kubernetes gives out the first 16 last
+func (n network) tekton() string   { return fmt.Sprintf("10.%d.8.3", n.N) }
 func (n network) dns() string      { return fmt.Sprintf("10.%d.8.10", n.N) }
 func (n network) services() string { return fmt.Sprintf("10.%d.8.0/24", n.N) }
 
@@ -60,31 +63,39 @@ func (n network) prepare(l layout) error {
 	return os.WriteFile(l.at("cni", "10-sentry.conflist"), []byte(conf), 0o644)
 }
 
-// connect connects the network namespace of a process, the part "addons", with this machine: what goes to a service goes there.
-func (n network) connect(l layout, pid int) error {
-	link := "sentry-" + l.id
+// apart gives the network namespace of a process an end of a pair of interfaces, of which this machine has the other, and leads
+// what goes to the addresses there.
+func (n network) apart(link string, pid int, addresses string) error {
 	return errors.Join(
-		ip("link", "add", link, "type", "veth", "peer", "name", serviceLink, "netns", fmt.Sprint(pid)),
+		ip("link", "add", link, "type", "veth", "peer", "name", apartLink, "netns", fmt.Sprint(pid)),
 		ip("link", "set", link, "up"),
-		ip("route", "add", n.services(), "dev", link, "src", n.host()),
+		ip("route", "add", addresses, "dev", link, "src", n.host()),
 	)
 }
 
-// serviceLink is the interface of the namespace of services.
-const serviceLink = "services"
+// apartLink is the interface inside of such a namespace.
+const apartLink = "cluster"
 
-// settle makes every service's address one of this namespace, whose other end connect makes.
-func (n network) settle() error {
-	if !within(10*time.Second, func() bool { return ip("link", "show", serviceLink) == nil }) {
-		return errors.New("nobody has connected the network namespace of services")
+// runApart is the command `apart`: it waits for the interface that apart makes, gives it an address, and becomes the program.
+func runApart(host, address string, args []string) error {
+	if !within(10*time.Second, func() bool { return ip("link", "show", apartLink) == nil }) {
+		return errors.New("nobody has connected this network namespace")
 	}
-	return errors.Join(
+	err := errors.Join(
 		ip("link", "set", "lo", "up"),
-		ip("address", "add", n.addons()+"/32", "dev", serviceLink),
-		ip("link", "set", serviceLink, "up"),
-		ip("route", "add", "local", n.services(), "dev", "lo"),
-		ip("route", "add", "default", "via", n.host(), "dev", serviceLink, "onlink", "src", n.addons()),
+		ip("address", "add", address+"/32", "dev", apartLink),
+		ip("link", "set", apartLink, "up"),
+		ip("route", "add", "default", "via", host, "dev", apartLink, "onlink", "src", address),
 	)
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(args[0], args, os.Environ())
+}
+
+// links are the interfaces that this machine has for the parts that are apart.
+func (l layout) links() map[string]string {
+	return map[string]string{"addons": "sentry-" + l.id, "tekton": "tekton-" + l.id}
 }
 
 // ip runs the command ip.
@@ -120,8 +131,12 @@ func (n network) remove(l layout) error {
 			}
 		}
 	}
-	if _, err := net.InterfaceByName("sentry-" + l.id); err == nil { // it goes with its namespace, but not at once
-		if err := ip("link", "delete", "sentry-"+l.id); err != nil && !strings.Contains(err.Error(), "Cannot find device") {
+	for _, link := range l.links() {
+		if _, err := net.InterfaceByName(link); err != nil {
+			continue
+		}
+		// It goes with its namespace, but not at once.
+		if err := ip("link", "delete", link); err != nil && !strings.Contains(err.Error(), "Cannot find device") {
 			return err
 		}
 	}

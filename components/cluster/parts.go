@@ -101,7 +101,8 @@ func (c *cluster) paper() process {
 }
 
 func (c *cluster) addons() process {
-	return process{Name: "addons", Args: []string{filepath.Join(c.dir, "cluster"), "addons"}, Apart: true}
+	n, program := c.Network, filepath.Join(c.dir, "cluster")
+	return process{Name: "addons", Apart: n.services(), Args: []string{program, "apart", n.host(), n.addons(), program, "addons"}}
 }
 
 func (c *cluster) tekton() process {
@@ -113,7 +114,12 @@ func (c *cluster) tekton() process {
 	for _, program := range []string{"entrypoint", "nop", "workingdirinit"} {
 		args = append(args, "-"+program+"-image", imageTekton(program))
 	}
-	return process{Name: "tekton", Args: args, Env: []string{
+	apart := ""
+	if c.Node {
+		apart = c.Network.tekton()
+		args = append([]string{filepath.Join(c.dir, "cluster"), "apart", c.Network.host(), apart}, args...)
+	}
+	return process{Name: "tekton", Args: args, Apart: apart, Env: []string{
 		"SYSTEM_NAMESPACE=tekton-pipelines", "KUBERNETES_MIN_VERSION=v1.28.0", "METRICS_DOMAIN=tekton.dev/pipeline",
 		"CONFIG_DEFAULTS_NAME=config-defaults", "CONFIG_LOGGING_NAME=config-logging",
 		"CONFIG_OBSERVABILITY_NAME=config-observability", "CONFIG_FEATURE_FLAGS_NAME=feature-flags",

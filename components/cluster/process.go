@@ -22,7 +22,7 @@ type process struct {
 	Args  []string `json:"args"` // the program and its arguments
 	Env   []string `json:"env"`  // besides PATH and HOME
 	Order int      `json:"order"`
-	Apart bool     `json:"apart"` // in a network namespace of its own, which is that of services
+	Apart string   `json:"apart"` // the addresses that lead to it, in a network namespace of its own; "": it has none
 	PID   int      `json:"pid"`   // 0: it is not meant to run
 	Since string   `json:"since"` // when it began, by the kernel: a number that is used again does not deceive
 }
@@ -79,7 +79,7 @@ func (l layout) start(p process) (process, error) {
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.run}, p.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if p.Apart {
+	if p.Apart != "" {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
 	}
 	if err := cmd.Start(); err != nil {
@@ -90,14 +90,14 @@ func (l layout) start(p process) (process, error) {
 		return p, l.died(p)
 	}
 	go cmd.Wait() // while this program lives it is the parent; afterwards init is
-	if err := l.save(p); err != nil || !p.Apart {
+	if err := l.save(p); err != nil || p.Apart == "" {
 		return p, err
 	}
 	c, err := loadCluster(l)
 	if err != nil {
 		return p, err
 	}
-	return p, c.Network.connect(l, p.PID)
+	return p, c.Network.apart(l.links()[p.Name], p.PID, p.Apart)
 }
 
 // died is the error for a part that ended by itself, with the end of its log.
