@@ -44,7 +44,7 @@ cluster: ## a real Kubernetes with Tekton for the tests, built once (ten minutes
 cluster-down: ## ends that Kubernetes, and removes every trace of it
 	./components/cluster/down
 
-KUBE_PACKAGES ?= ./internal/kube/... ./helm
+KUBE_PACKAGES ?= ./internal/kube/... ./internal/endtoend/pipelines ./helm
 .PHONY: test-kube
 test-kube: ## everything about Kubernetes and Tekton, with a cluster that was started for it, or is up, or KUBECONFIG names
 	SENTRY_NEED_KUBE=1 SENTRY_KUBE_ALONE=1 ./components/cluster/with $(TOOL) gotestsum --format pkgname -- $(RACE) -p 1 -count 1 -timeout 40m $(KUBE_PACKAGES)

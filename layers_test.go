@@ -17,25 +17,26 @@ import (
 // two neighbours share belongs on a floor below both, and what joins them on one above. So each package can be read,
 // tested and replaced without those above it, and there is one place to look for who knows whom.
 var layers = map[string]int{
-	"":             8, // main.go
-	"cli":          7,
-	"daemon":       6,
-	"server":       5,
-	"monitor":      4,
-	"deploy":       4,
-	"report":       4,
-	"git":          3,
-	"forge":        2,
-	"kube":         2,
-	"git/gitwire":  2,
-	"git/gitserve": 2,
-	"command":      2,
-	"store":        2,
-	"config":       1,
-	"logger":       1,
-	"crash":        0, // tests only: it drives the program from outside
-	"endtoend":     0, // the same
-	"sentry":       0,
+	"":                   8, // main.go
+	"cli":                7,
+	"daemon":             6,
+	"server":             5,
+	"monitor":            4,
+	"deploy":             4,
+	"report":             4,
+	"git":                3,
+	"forge":              2,
+	"kube":               2,
+	"git/gitwire":        2,
+	"git/gitserve":       2,
+	"command":            2,
+	"store":              2,
+	"config":             1,
+	"logger":             1,
+	"crash":              0, // tests only: it drives the program from outside
+	"endtoend":           0, // the same
+	"endtoend/pipelines": 0,
+	"sentry":             0,
 }
 
 // testHelpers are packages that only tests import; nothing else may.
