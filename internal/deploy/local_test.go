@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -294,15 +295,19 @@ func TestTheCauseDecidesTheOutcome(t *testing.T) {
 	} {
 		t.Run(test.cause.Error(), func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t, config.Command{Run: "sleep 60", Retries: 5})
+			b := newBench(t, config.Command{Run: "touch began; sleep 60", Retries: 5})
 			ctx, cancel := context.WithCancelCause(t.Context())
-			b.saveErr = func(d sentry.Deployment) error {
-				if len(d.Steps) == 2 { // the command is about to begin
-					time.AfterFunc(100*time.Millisecond, func() { cancel(test.cause) })
+			var waiting sync.WaitGroup
+			waiting.Go(func() {
+				for began := filepath.Join(b.Root, "1-x-1-a1", "src", "began"); ctx.Err() == nil; time.Sleep(time.Millisecond) {
+					if _, err := os.Stat(began); err == nil {
+						cancel(test.cause)
+					}
 				}
-				return nil
-			}
+			})
 			o := b.run(ctx)
+			cancel(nil)
+			waiting.Wait()
 			if o.Status != test.want || !strings.Contains(o.Reason, "while c1 ran") {
 				t.Errorf("%s: %s, want %s", o.Status, o.Reason, test.want)
 			}
