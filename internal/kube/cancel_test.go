@@ -17,9 +17,7 @@ import (
 func (w *fakeWorld) tekton(ctx context.Context, name string, tidy time.Duration) {
 	began := time.Time{}
 	for sleep(ctx, 100*time.Millisecond) == nil {
-		w.api.mu.Lock()
-		o := w.api.objects[runs+"/"+name]
-		w.api.mu.Unlock()
+		o := w.api.object(runs + "/" + name)
 		if o == nil || o["status"] != nil && o["status"].(object)["completionTime"] != nil {
 			continue
 		}
@@ -113,7 +111,7 @@ func TestCancel(t *testing.T) {
 				if test.tidy == time.Hour && time.Since(began) > tidyTime+5*time.Second {
 					t.Errorf("it took %s", time.Since(began))
 				}
-				if o := w.api.objects[runs+"/r"]; o != nil {
+				if o := w.api.object(runs + "/r"); o != nil {
 					asked, _ := o["spec"].(object)["status"].(string)
 					if asked != test.asked {
 						t.Errorf("spec.status is %q; want %q\n%s", asked, test.asked, log.String())
@@ -216,7 +214,7 @@ func TestCreateFaults(t *testing.T) {
 				if test.err != "" {
 					return
 				}
-				o := w.api.objects[runs+"/"+m.created.Name]
+				o := w.api.object(runs + "/" + m.created.Name)
 				if o == nil || o["metadata"].(object)["uid"] != m.created.UID || m.created.Nonce != m.intent.Nonce {
 					t.Errorf("%+v, %v", m, o)
 				}

@@ -12,7 +12,6 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -37,19 +36,12 @@ type Options struct {
 type Cluster struct {
 	config     *rest.Config // with the credentials and without impersonation; never changed, only copied
 	user       string       // to impersonate; "" for nobody
-	dynamic    dynamic.Interface
 	namespaces []string // allowed; empty for all
 	namespace  string   // the default one
 	log        *slog.Logger
 	register   prometheus.Registerer
 	tracking   tracking
 }
-
-// Sentry's own requests: enough that 500 runs can be cancelled in some seconds, and never a flood.
-const (
-	requestsPerSecond = 50
-	requestBurst      = 200
-)
 
 // Connect finds the cluster that is configured, or the one in which the process runs as a pod. It reads files and asks
 // nobody. The error is ErrNoCluster where there is none, else it names the file and what is wrong with it.
@@ -63,7 +55,6 @@ func Connect(o Options) (*Cluster, error) {
 	}
 	listenToClientGo(o.Log)
 	config.UserAgent = o.UserAgent
-	config.QPS, config.Burst = requestsPerSecond, requestBurst
 	config.WarningHandler = rest.NoWarnings{}
 	if config.ExecProvider != nil {
 		// Nobody can answer a question of a plugin, not even where Sentry was started at a terminal.
@@ -77,7 +68,7 @@ func Connect(o Options) (*Cluster, error) {
 	if len(o.Namespaces) > 0 {
 		c.namespace = o.Namespaces[0]
 	}
-	if c.dynamic, err = dynamic.NewForConfig(c.restConfig()); err != nil {
+	if _, err := rest.TransportFor(c.restConfig()); err != nil {
 		return nil, fmt.Errorf("cannot use the credentials of the Kubernetes cluster: %w", err)
 	}
 	return c, nil

@@ -122,6 +122,20 @@ func (f *fakeAPI) setFault(fault func(w http.ResponseWriter, r *http.Request) bo
 	f.fault = fault
 }
 
+// object gives what is stored under a path; nil for nothing. It is never changed.
+func (f *fakeAPI) object(name string) object {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.objects[name]
+}
+
+// atOnce tells how many watches there were at once.
+func (f *fakeAPI) atOnce() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.most
+}
+
 // count tells how many requests began with that.
 func (f *fakeAPI) count(begin string) int {
 	f.mu.Lock()
@@ -166,9 +180,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case f.collection(r.URL.Path):
 		f.list(w, r)
 	default:
-		f.mu.Lock()
-		o := f.objects[r.URL.Path]
-		f.mu.Unlock()
+		o := f.object(r.URL.Path)
 		if o == nil {
 			status(w, 404, path.Base(r.URL.Path), "not found")
 			return

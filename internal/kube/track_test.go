@@ -246,7 +246,7 @@ func TestTrackFaults(t *testing.T) {
 		}, nil},
 		"nothing happens for a day": {sentry.Succeeded, func(t *testing.T, w *fakeWorld) {
 			time.Sleep(24 * time.Hour)
-			if n := len(w.api.asked); n > 2000 {
+			if n := w.api.count(""); n > 2000 {
 				t.Errorf("%d requests in a day", n)
 			}
 			w.api.edit(runs+"/r", stands("True", "Succeeded", ""))
@@ -282,8 +282,8 @@ func TestTrackFaults(t *testing.T) {
 					t.Errorf("told only after %s", d)
 				}
 				w.logged(test.logged...)
-				if w.api.most > 1 {
-					t.Errorf("%d watches at once", w.api.most)
+				if n := w.api.atOnce(); n > 1 {
+					t.Errorf("%d watches at once", n)
 				}
 			})
 		})
@@ -488,8 +488,8 @@ func TestTrackShares(t *testing.T) {
 			}
 		}
 		stop()
-		if w.api.most != 1 || w.api.count("WATCH") != 1 {
-			t.Errorf("%d watches at once, %d in all", w.api.most, w.api.count("WATCH"))
+		if w.api.atOnce() != 1 || w.api.count("WATCH") != 1 {
+			t.Errorf("%d watches at once, %d in all", w.api.atOnce(), w.api.count("WATCH"))
 		}
 		if len(w.cluster.tracking.feeds.all) != 0 {
 			t.Error("a watch outlives those who wanted it")
