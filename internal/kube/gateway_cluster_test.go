@@ -18,6 +18,9 @@ type side struct {
 	home   string
 	env    []string
 	access *Access // nil on the direct way
+
+	namespace string   // in which it works
+	seen      []string // what programs wrote
 }
 
 // newSide makes a home with the kubeconfig, and nothing else in the environment than what a command gets.
@@ -44,11 +47,11 @@ func (s *side) run(in, program string, args ...string) (out, errs string, code i
 	return o.String(), e.String(), cmd.ProcessState.ExitCode()
 }
 
-// connectTo connects to the real cluster, with a log for the test.
-func connectTo(t *testing.T, k *kubetest.Cluster, o Options) (*Cluster, *lockedBuffer) {
+// connectWith connects to the real cluster, with a log for the test.
+func connectWith(t *testing.T, kubeconfig string, o Options) (*Cluster, *lockedBuffer) {
 	t.Helper()
 	log := &lockedBuffer{}
-	o.Kubeconfig, o.Log = k.Kubeconfig, slog.New(slog.NewTextHandler(log, nil))
+	o.Kubeconfig, o.Log = kubeconfig, slog.New(slog.NewTextHandler(log, nil))
 	c, err := Connect(o)
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +82,7 @@ func gatewaySide(t *testing.T, c *Cluster, id Identity, r Recorder) *side {
 func TestClusterCreate(t *testing.T) {
 	k := kubetest.Find(t)
 	ns := k.Namespace(t)
-	c, _ := connectTo(t, k, Options{Namespaces: []string{ns}})
+	c, _ := connectWith(t, k.Kubeconfig, Options{Namespaces: []string{ns}})
 	recorder := &records{}
 	s := gatewaySide(t, c, Identity{}, recorder)
 	const manifest = `{apiVersion: tekton.dev/v1, kind: PipelineRun, metadata: {%s}, spec: {status: PipelineRunPending, pipelineSpec: {tasks: [{name: a, taskSpec: {steps: [{name: s, image: x}]}}]}}}`
