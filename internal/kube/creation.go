@@ -73,8 +73,7 @@ func (c *call) settle(ctx context.Context, resp *http.Response, body []byte) err
 	code := resp.StatusCode
 	switch {
 	case code >= 200 && code < 300:
-		f, _ := formatOf(resp.Header)
-		meta := f.readMeta(body)
+		meta := readAnswer(resp.Header, body)
 		if meta.UID == "" { // a table without objects, an answer that was cut
 			found, err := c.byNonce(ctx)
 			if err != nil || len(found) != 1 {

@@ -47,36 +47,35 @@ func formatOf(h http.Header) (f format, apply bool) {
 	return formats[media], media == "application/apply-patch+yaml" || media == "application/apply-patch+cbor"
 }
 
-// mark adds marks to the object in a body. YAML becomes JSON, in the way in which the API server does it, and is YAML
-// all the same; the other formats stay what they are.
+// normal gives a body in the format in which the rest of this file reads it: YAML as JSON, in the way in which the API
+// server does it, and JSON only where it is valid. The other formats stay what they are.
+func (f format) normal(body []byte) (format, []byte, error) {
+	switch {
+	case f != formatJSON && f != formatYAML:
+		return f, body, nil
+	case json.Valid(body): // which is YAML, too
+		return formatJSON, body, nil
+	case f == formatJSON:
+		return f, nil, errors.New("the body is not valid JSON")
+	}
+	object, err := yaml.YAMLToJSONStrict(body)
+	if err != nil {
+		return f, nil, fmt.Errorf("the body is not valid YAML: %w", err)
+	}
+	return formatJSON, object, nil
+}
+
+// mark adds marks to the object in a body that normal gave.
 func (f format) mark(body []byte, m marks) ([]byte, error) {
 	switch f {
 	case formatJSON:
 		return splice(body, m)
-	case formatYAML:
-		object, err := toJSON(body)
-		if err != nil {
-			return nil, err
-		}
-		return splice(object, m)
 	case formatCBOR:
 		return markCBOR(body, m)
 	case formatProtobuf:
 		return markProtobuf(body, m)
 	}
 	return nil, errors.New("the body is in an unknown format")
-}
-
-// toJSON gives YAML as JSON; JSON, which is YAML, too, stays as it is.
-func toJSON(body []byte) ([]byte, error) {
-	if json.Valid(body) {
-		return body, nil
-	}
-	object, err := yaml.YAMLToJSONStrict(body)
-	if err != nil {
-		return nil, fmt.Errorf("the body is not valid YAML: %w", err)
-	}
-	return object, nil
 }
 
 func markCBOR(body []byte, m marks) ([]byte, error) {
@@ -169,36 +168,42 @@ type objectMeta struct {
 	Annotations  map[string]string `json:"annotations"`
 }
 
-// readMeta reads the metadata of an object, or of the one row of a table; nothing where it is in a form that has none.
+// readMeta reads the metadata of an object in a body that normal gave; nothing where it is in a form that has none.
 func (f format) readMeta(body []byte) (meta objectMeta) {
-	object := body
 	switch f {
-	case formatYAML:
-		object, _ = toJSON(body)
+	case formatJSON:
+		if at, err := member(body, 0, "metadata"); err == nil && at.found() {
+			_ = json.Unmarshal(at.of(body), &meta) // a wrong form leaves what could be read: it is the API server's to refuse
+		}
 	case formatCBOR:
-		var all map[string]any
-		if direct.Unmarshal(body, &all) == nil {
-			object, _ = json.Marshal(map[string]any{"metadata": all["metadata"], "rows": all["rows"]})
-		}
-	case formatUnknown, formatProtobuf:
-		return meta
-	}
-	if !json.Valid(object) {
-		return meta
-	}
-	at, err := member(object, 0, "metadata")
-	if err == nil && at.found() {
-		_ = json.Unmarshal(at.of(object), &meta) // a wrong form leaves what could be read: it is the API server's to refuse
-	}
-	if rows, err := member(object, 0, "rows"); err == nil && rows.found() && meta.UID == "" {
-		var table []struct {
-			Object struct {
-				Metadata objectMeta `json:"metadata"`
-			} `json:"object"`
-		}
-		if json.Unmarshal(rows.of(object), &table) == nil && len(table) == 1 {
-			return table[0].Object.Metadata
+		var object map[string]any
+		if direct.Unmarshal(body, &object) == nil {
+			raw, _ := json.Marshal(object["metadata"])
+			_ = json.Unmarshal(raw, &meta) // the same
 		}
 	}
 	return meta
+}
+
+// readAnswer reads the metadata of the object that an answer holds, or of the one row of a table.
+func readAnswer(h http.Header, body []byte) objectMeta {
+	f, _ := formatOf(h)
+	f, body, err := f.normal(body)
+	if err != nil {
+		return objectMeta{}
+	}
+	if meta := f.readMeta(body); meta.UID != "" || f != formatJSON {
+		return meta
+	}
+	var table struct {
+		Rows []struct {
+			Object struct {
+				Metadata objectMeta `json:"metadata"`
+			} `json:"object"`
+		} `json:"rows"`
+	}
+	if json.Unmarshal(body, &table) == nil && len(table.Rows) == 1 {
+		return table.Rows[0].Object.Metadata
+	}
+	return objectMeta{}
 }

@@ -333,7 +333,7 @@ func TestGatewayApply(t *testing.T) {
 		if last.uri != x.path || last.header.Get("Content-Type") != "application/apply-patch+yaml" {
 			t.Fatalf("%s: %+v", x.name, seen)
 		}
-		object, err := toJSON(last.body)
+		_, object, err := formatYAML.normal(last.body)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -74,6 +74,15 @@ func (c *call) prepare(ctx context.Context, w http.ResponseWriter, r *http.Reque
 		}
 		return nil
 	}
+	unreadable := func(err error) error {
+		if must {
+			return refuse(http.StatusBadRequest, metav1.StatusReasonBadRequest, "Sentry's gateway cannot read the PipelineRun: %v", err)
+		}
+		return nil // the API server's to refuse
+	}
+	if f, body, err = f.normal(body); err != nil {
+		return unreadable(err)
+	}
 	var m marks
 	if apply {
 		m, err = c.applied(ctx, must)
@@ -90,10 +99,7 @@ func (c *call) prepare(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	}
 	object, err := f.mark(body, m)
 	if err != nil {
-		if must {
-			return refuse(http.StatusBadRequest, metav1.StatusReasonBadRequest, "Sentry's gateway cannot read the PipelineRun: %v", err)
-		}
-		return nil // the API server's to refuse
+		return unreadable(err)
 	}
 	setBody(r, object)
 	return nil
@@ -182,7 +188,12 @@ func (c *call) readBody(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	c.reserved = size
 	deadline := http.NewResponseController(w)
 	_ = deadline.SetReadDeadline(time.Now().Add(bodyTimeout)) // every connection of the server has one
-	body, err = io.ReadAll(io.LimitReader(r.Body, maxMarked+1))
+	var buffer bytes.Buffer
+	if r.ContentLength > 0 {
+		buffer.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	_, err = buffer.ReadFrom(io.LimitReader(r.Body, maxMarked+1))
+	body = buffer.Bytes()
 	_ = deadline.SetReadDeadline(time.Time{})
 	if err != nil {
 		return nil, false, refuse(http.StatusBadRequest, metav1.StatusReasonBadRequest, "the body of the request did not arrive")

@@ -14,13 +14,10 @@ type marks struct {
 	uid                 string // "" to leave it alone
 }
 
-// splice adds marks to the metadata of an object in JSON and leaves every other byte as it is: numbers keep their digits
+// splice adds marks to the metadata of an object in valid JSON and leaves every other byte as it is: numbers keep their digits
 // and mistakes their places, so the API server finds what it would have found. Where the object says something else about
 // a mark, the mark wins.
 func splice(object []byte, m marks) ([]byte, error) {
-	if !json.Valid(object) {
-		return nil, errors.New("the body is not valid JSON")
-	}
 	metadata, err := member(object, 0, "metadata")
 	if err != nil {
 		return nil, err
@@ -45,7 +42,7 @@ func splice(object []byte, m marks) ([]byte, error) {
 			return nil, fmt.Errorf("metadata: %w", err)
 		}
 	}
-	return setMember(object, "metadata", text)
+	return putMember(object, metadata, "metadata", text), nil
 }
 
 // mergeInto adds values to the object of texts that is a member of an object.
@@ -70,7 +67,7 @@ func mergeInto(object []byte, key string, values map[string]string) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	return setMember(object, key, text)
+	return putMember(object, at, key, text), nil
 }
 
 // setMember replaces the value of a member, or adds the member at the beginning.
@@ -79,15 +76,20 @@ func setMember(object []byte, key string, value []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return putMember(object, at, key, value), nil
+}
+
+// putMember is setMember where it is known where the member is.
+func putMember(object []byte, at part, key string, value []byte) []byte {
 	if at.found() {
-		return replace(object, at, value), nil
+		return replace(object, at, value)
 	}
 	open := skipSpace(object, 0) + 1
 	text := append(append(quote(key), ':'), value...)
 	if object[skipSpace(object, open)] != '}' {
 		text = append(text, ',')
 	}
-	return replace(object, part{open, open}, text), nil
+	return replace(object, part{open, open}, text)
 }
 
 func replace(text []byte, at part, with []byte) []byte {
