@@ -774,7 +774,7 @@ func TestDocsWords(t *testing.T) {
 		return list
 	}
 	hooks := source("internal/server/hooks.go")
-	metrics := find(`"(sentry_[a-z_]+)"`, source("internal/forge/metrics.go"), source("internal/report/service.go"), source("internal/daemon/metrics.go"))
+	metrics := find(`"(sentry_[a-z_]+)"`, source("internal/forge/metrics.go"), source("internal/report/service.go"), source("internal/daemon/metrics.go"), source("internal/kube/metrics.go"))
 	for _, name := range find(`counter\("([a-z]+)"`, hooks) {
 		metrics = append(metrics, "sentry_webhooks_"+name+"_total")
 	}
