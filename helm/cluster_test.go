@@ -352,8 +352,8 @@ func TestClusterManifests(t *testing.T) {
 }
 
 // TestClusterProduction has the chart watch a repository of this machine, with its state on a volume: a change is rolled
-// out, in a pod that can change nothing beside its state and /tmp; and the pod that comes after it has been deleted knows
-// what was, and goes on.
+// out, in a pod that can change nothing beside its state and /tmp; the PipelineRun that the command creates is followed to its
+// end; and the pod that comes after one that was deleted goes on with what that one followed.
 func TestClusterProduction(t *testing.T) {
 	s := newSite(t)
 	s.needImage(t)
@@ -366,13 +366,16 @@ func TestClusterProduction(t *testing.T) {
 	shop := gittest.NewRepo(t, filepath.Join(root, "shop.git"), base+"/shop.git")
 	qa := gittest.NewRepo(t, filepath.Join(root, "qa.git"), base+"/qa.git")
 	shop.Commit(t, "main", map[string]string{"a": "1"}, "first")
-	qa.CommitFiles(t, "main", []gittest.File{{Path: "test.sh", Mode: "100755", Content: inPod}}, "tests")
+	run := kubetest.PipelineRun{GenerateName: "shop-", Tasks: []kubetest.Task{{Name: "test", Script: "sleep 8\necho tested\n"}}}
+	qa.CommitFiles(t, "main", []gittest.File{{Path: "test.sh", Mode: "100755", Content: inPod}, {Path: "run.json", Content: run.Manifest(s.Cluster)}}, "tests")
+	runs := s.Namespace(t)
 
 	auth := map[string]any{"username": "robot", "token_file": "/run/secrets/sentry/git"}
 	v := values{
 		"config": map[string]any{
 			"polling_interval": 1,
 			"global":           map[string]any{"allow_insecure_http": true, "grace": "2s"},
+			"kubernetes":       map[string]any{"namespaces": []any{runs}},
 			"repositories": []any{map[string]any{
 				"name": "shop", "group": "ai-blueprints",
 				"monitor": map[string]any{"repo_url": shop.URL, "branches": []any{"main"}, "auth": auth},
@@ -400,15 +403,30 @@ func TestClusterProduction(t *testing.T) {
 		t.Errorf("the command wrote:\n%s\n%s", logs, sentry("show", "1"))
 	}
 
-	before := s.Run(t, "get", "pods", "--namespace", "sentry-prod", "--selector", "app.kubernetes.io/component=daemon", "--output", "name")
-	s.Run(t, "delete", strings.TrimSpace(before), "--namespace", "sentry-prod")
+	if check := sentry("check", "-o", "json", "--log-level", "error"); strings.Contains(check, "may not") || !strings.Contains(check, "namespaces "+runs) {
+		t.Errorf("a right is missing: %s", check)
+	}
+
+	// The pod goes while a PipelineRun is followed: the next one goes on with it, and creates no other.
 	shop.Commit(t, "main", map[string]string{"a": "3"}, "third")
+	created := func(n int) func() bool {
+		return func() bool {
+			return len(strings.Fields(s.Run(t, "get", "pipelineruns", "--namespace", runs, "--output", "name"))) == n
+		}
+	}
+	until(t, "the second PipelineRun is created", created(2))
+	until(t, "it is followed", func() bool { return strings.Contains(sentry("show", "2"), "track") })
+	pod := s.Run(t, "get", "pods", "--namespace", "sentry-prod", "--selector", "app.kubernetes.io/component=daemon", "--output", "name")
+	s.Run(t, "delete", strings.TrimSpace(pod), "--namespace", "sentry-prod")
 	s.Run(t, "rollout", "status", "deployment/sentry-prod", "--namespace", "sentry-prod", "--timeout=90s")
-	until(t, "the change made meanwhile is rolled out", ended(2))
+	until(t, "the rollout goes on to its end", ended(2))
 	for _, r := range rollouts(t, sentry("history", "-o", "json")) {
 		if r.Status != "succeeded" {
 			t.Errorf("%+v\n%s", r, sentry("show", r.ID))
 		}
+	}
+	if !created(2)() {
+		t.Errorf("PipelineRuns: %s", s.Run(t, "get", "pipelineruns", "--namespace", runs))
 	}
 	if logs := s.Run(t, "logs", "deployment/sentry-prod", "--namespace", "sentry-prod"); strings.Contains(logs, "canary-token") {
 		t.Error("the log has the token")
@@ -420,13 +438,15 @@ const inPod = `#!/bin/bash
 set -eu
 kubectl version --client >/dev/null && jq --version >/dev/null && curl --version >/dev/null && ssh -V 2>/dev/null
 [ "$(id -u)" = 65532 ]
-for file in /run/secrets/sentry/git /etc/sentry/sentry.yaml /var/lib/sentry/sentry/state.db; do
+for file in /var/run/secrets/kubernetes.io/serviceaccount/token /run/secrets/sentry/git /etc/sentry/sentry.yaml /var/lib/sentry/sentry/state.db; do
 	if cat "$file" >/dev/null 2>&1; then echo "$file is open to commands"; exit 1; fi
 done
 for dir in / /opt/sentry /usr/local/bin /etc /home/sentry /var/lib/sentry; do
 	if touch "$dir/.try" 2>/dev/null; then echo "$dir can be written to"; exit 1; fi
 done
 touch /tmp/try "$HOME/try" "$TMPDIR/try"
+if kubectl get secrets >/dev/null 2>&1 || kubectl get pods --namespace kube-system >/dev/null 2>&1; then echo "the cluster is open"; exit 1; fi
+kubectl create -f run.json
 echo "all is closed"
 `
 
