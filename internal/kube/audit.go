@@ -21,11 +21,11 @@ func (c *call) done(code int, reason string) {
 	took := time.Since(c.began)
 	c.access.gateway.traffic.answered(c.request, code, took)
 	q := c.request
-	if q == nil {
+	if q == nil && code == http.StatusBadRequest {
 		c.log().Warn("an odd request through the gateway to Kubernetes was refused", "reason", reason)
 		return
 	}
-	if !q.mutates() {
+	if q == nil || !q.mutates() {
 		return
 	}
 	name := q.name
