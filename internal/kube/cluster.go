@@ -36,8 +36,8 @@ type Options struct {
 type Cluster struct {
 	config     *rest.Config // with the credentials and without impersonation; never changed, only copied
 	user       string       // to impersonate; "" for nobody
-	namespaces []string // allowed; empty for all
-	namespace  string   // the default one
+	namespaces []string     // allowed; empty for all
+	namespace  string       // the default one
 	log        *slog.Logger
 	register   prometheus.Registerer
 	tracking   tracking
