@@ -31,7 +31,7 @@ func up(l layout) error {
 	return c.tell()
 }
 
-// runs reports what of the cluster does not run, or does not answer.
+// runs reports what of the cluster does not run, or does not answer. A part that somebody stopped is started.
 func (c *cluster) runs() error {
 	if _, err := c.readInfo(); err != nil {
 		return err // it did not get so far
@@ -41,6 +41,12 @@ func (c *cluster) runs() error {
 		return err
 	}
 	for _, p := range all {
+		if p.PID == 0 {
+			if err := startPart(c.layout, p.Name); err != nil {
+				return err
+			}
+			continue
+		}
 		if !p.alive() {
 			return fmt.Errorf("%s does not run", p.Name)
 		}
