@@ -291,7 +291,12 @@ func (a *attempt) clearEarlier(ctx context.Context) Outcome {
 		return Outcome{Status: sentry.Succeeded}
 	case ctx.Err() != nil:
 		outcome := EndedBy(ctx, "pipeline runs of an earlier attempt were canceled")
-		if !a.again(ctx, outcome) {
+		if a.again(ctx, outcome) || errors.Is(context.Cause(ctx), errLost) {
+			return outcome
+		}
+		// Whoever ended the deployment meant them, too.
+		if undone := a.cancelStep(ctx, a.patience(ctx), "the deployment has ended"); undone != "" {
+			outcome.Reason += "; " + undone
 			a.keep.abandon()
 		}
 		return outcome

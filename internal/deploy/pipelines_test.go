@@ -538,6 +538,72 @@ func TestPipelineRunsSurviveDeath(t *testing.T) {
 	}
 }
 
+// TestCancelWhileEarlierRunsEnd: whoever cancels while a new attempt waits for what the earlier one left means that, too.
+func TestCancelWhileEarlierRunsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, retryPolicy, config.Command{Run: "run a succeeded 600; sleep 300s"})
+		s.begin(0, false)
+		s.change()
+		s.until(false, func() bool { return len(s.world.alive(func(*fakeRun) bool { return false })) == 1 })
+		s.life.mu.Lock()
+		s.life.die()
+		s.life.mu.Unlock()
+		s.world.mu.Lock()
+		s.world.down = true
+		s.world.mu.Unlock()
+		s.until(true, func() bool {
+			steps := s.rollout().Deployments[0].Steps
+			return len(steps) > 0 && steps[len(steps)-1].Name == cancelStep
+		})
+		if _, err := s.life.service.Cancel(t.Context(), s.rollout().ID, "ada", ""); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30 * time.Second)
+		s.world.mu.Lock()
+		s.world.down = false
+		s.world.mu.Unlock()
+		s.until(false, s.ended)
+		r := s.rollout()
+		if r.Status != sentry.Canceled || r.Deployments[0].PipelineRuns[0].Status != sentry.Canceled {
+			t.Errorf("it ended as %s: %s, %+v", r.Status, r.Reason, r.Deployments[0].PipelineRuns)
+		}
+		if n := len(s.witness.starts); n != 1 {
+			t.Errorf("the command began %d times", n)
+		}
+		s.end()
+	})
+}
+
+// TestServerAwayHoldsUpItsOwn: while the API server is away a rollout that needs it waits, and the service has begun; with
+// hold it ends in the end, when the cluster is asked in vain for as long as the group's timeout.
+func TestServerAwayHoldsUpItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := retryPolicy
+		hold.OnInterrupt = sentry.Hold
+		s := newStage(t, hold, config.Command{Run: "run a succeeded 600; sleep 300s"})
+		s.begin(0, false)
+		s.change()
+		s.until(false, func() bool { return len(s.world.alive(func(*fakeRun) bool { return false })) == 1 })
+		s.life.mu.Lock()
+		s.life.die()
+		s.life.mu.Unlock()
+		s.world.mu.Lock()
+		s.world.down = true
+		s.world.mu.Unlock()
+		s.until(true, func() bool { return true })
+		time.Sleep(10 * time.Minute)
+		if r := s.rollout(); r.Status != sentry.Running {
+			t.Errorf("the server is away, and it is %s: %s", r.Status, r.Reason)
+		}
+		time.Sleep(25 * time.Minute)
+		r := s.rollout()
+		if d := r.Deployments[0]; r.Status != sentry.Interrupted || d.PipelineRuns[0].Status != sentry.Interrupted || !strings.Contains(d.Reason, "pipeline run qa/run-2 may still run") {
+			t.Errorf("it ended as %s: %s: %s, %+v", r.Status, r.Reason, d.Reason, d.PipelineRuns)
+		}
+		s.end()
+	})
+}
+
 // judgeDeath plays one death, and reports whether there was one.
 func judgeDeath(t *testing.T, policy sentry.Policy, commands []config.Command, want sentry.Status, n int, lose bool) bool {
 	s := newStage(t, policy, slices.Clone(commands)...)
