@@ -80,6 +80,8 @@ type fakeCluster struct {
 	*kubeWorld
 	died     <-chan struct{}
 	followed []string
+	disk     func() []sentry.PipelineRun // what is saved
+	wrong    func(format string, args ...any)
 }
 
 func (c *fakeCluster) Hold() (Cluster, func(), error) { return c, func() {}, nil }
@@ -117,6 +119,9 @@ func (c *fakeCluster) create(run fakeRun, id kube.Identity, r kube.Recorder) err
 	if err := r.Intend(run.PipelineRun); err != nil {
 		return err
 	}
+	if !slices.ContainsFunc(c.disk(), func(known sentry.PipelineRun) bool { return known.Nonce == run.Nonce }) {
+		c.wrong("a pipeline run is asked for before that is saved")
+	}
 	c.mu.Lock()
 	if c.refuses {
 		c.mu.Unlock()
@@ -127,7 +132,11 @@ func (c *fakeCluster) create(run fakeRun, id kube.Identity, r kube.Recorder) err
 	run.ends = run.ends.Add(time.Duration(time.Now().UnixNano()))
 	c.runs = append(c.runs, &run)
 	c.mu.Unlock()
-	return r.Created(run.PipelineRun)
+	err := r.Created(run.PipelineRun)
+	if err == nil && !slices.ContainsFunc(c.disk(), func(known sentry.PipelineRun) bool { return known.UID == run.UID && known.Name == run.Name }) {
+		c.wrong("the client hears of %s before it is saved", run.Name)
+	}
+	return err
 }
 
 func (c *fakeCluster) Create(ctx context.Context, manifests []kube.Manifest, id kube.Identity, params map[string]string, r kube.Recorder) error {
@@ -343,7 +352,15 @@ func (s *stage) begin(dieAfter int, lose bool) {
 	local := &Local{
 		Root: filepath.Join(s.dir, "workspaces"), LogsDir: filepath.Join(s.dir, "logs"), Sources: &trees{},
 		Commands: &scripts{s.t, s.world, l.died, s.witness}, Mask: logger.NewMasker(), Log: slog.New(slog.DiscardHandler),
-		Clusters: &fakeCluster{kubeWorld: s.world, died: l.died}, Instance: "instance",
+		Instance: "instance",
+		Clusters: &fakeCluster{kubeWorld: s.world, died: l.died, wrong: s.t.Errorf, disk: func() []sentry.PipelineRun {
+			r, err := st.Rollout(context.Background(), theOnly(s.t, st).ID)
+			if err != nil {
+				s.t.Error(err)
+				return nil
+			}
+			return r.Deployments[0].PipelineRuns
+		}},
 	}
 	l.service = New(Options{
 		Store: l, Executor: local, Log: slog.New(slog.DiscardHandler), Config: func() *config.Config { return s.cfg },
@@ -618,7 +635,10 @@ func judgeDeath(t *testing.T, policy sentry.Policy, commands []config.Command, w
 	if !s.ended() {
 		deaths = 1
 		d := s.rollout().Deployments
-		tracked = len(d) > 0 && resumable(d[0])
+		if len(d) > 0 && len(d[0].Steps) > 0 {
+			last := d[0].Steps[len(d[0].Steps)-1]
+			tracked = last.Kind == sentry.StepTrack && last.Name == "track" && last.Status == sentry.Running
+		}
 		starts = len(s.witness.starts)
 	}
 	s.until(true, s.ended)
