@@ -92,7 +92,10 @@ func (c *clusters) Hold() (deploy.Cluster, func(), error) {
 	if c.now == nil && !c.closed && (c.section != nil || !errors.Is(c.err, kube.ErrNoCluster)) {
 		c.connect() // what was missing may have been mounted since
 	}
-	if c.now == nil {
+	switch {
+	case c.now == nil && c.section != nil && errors.Is(c.err, kube.ErrNoCluster):
+		return nil, nil, errors.New(c.err.Error()) // who configures a cluster does not want to do without
+	case c.now == nil:
 		return nil, nil, c.err
 	}
 	h := c.now

@@ -1,0 +1,85 @@
+package daemon
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"sentry/internal/config"
+	"sentry/internal/deploy"
+	"sentry/internal/kube"
+)
+
+// kubeconfigFor writes a kubeconfig of an API server that nobody asks.
+func kubeconfigFor(t *testing.T, server string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	text := `{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+		"contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+		"clusters": [{"name": "k", "cluster": {"server": "` + server + `"}}], "users": [{"name": "u", "user": {"token": "t"}}]}`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// Who has a cluster keeps it over a reload, and with it the gateway; who comes after it gets the new one.
+func TestClustersOutliveAReload(t *testing.T) {
+	c := newClusters("test", nil, slog.New(slog.DiscardHandler))
+	defer func() {
+		if err := c.close(); err != nil {
+			t.Error(err)
+		}
+		if len(c.open) != 0 {
+			t.Errorf("%d gateways are left", len(c.open))
+		}
+	}()
+	c.update(nil)
+	if _, _, err := c.Hold(); !errors.Is(err, kube.ErrNoCluster) {
+		t.Fatalf("without a cluster: %v", err)
+	}
+	missing := filepath.Join(t.TempDir(), "later")
+	c.update(&config.Kubernetes{Kubeconfig: missing})
+	if _, _, err := c.Hold(); err == nil || errors.Is(err, kube.ErrNoCluster) {
+		t.Fatalf("with a file that is missing: %v", err)
+	}
+	first := kubeconfigFor(t, "https://first.example:6443")
+	if err := os.Link(first, missing); err != nil {
+		t.Fatal(err)
+	}
+	held, release, err := c.Hold()
+	if err != nil {
+		t.Fatalf("the file is there by now: %v", err)
+	}
+	c.update(&config.Kubernetes{Kubeconfig: missing}) // the same again
+	if len(c.open) != 1 {
+		t.Errorf("%d gateways after a reload that changed nothing", len(c.open))
+	}
+	c.update(&config.Kubernetes{Kubeconfig: kubeconfigFor(t, "https://second.example:6443"), Namespaces: []string{"qa"}})
+	next, releaseNext, err := c.Hold()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer releaseNext()
+	host := func(c deploy.Cluster) string { return c.(*holding).Host() }
+	if host(held) != "https://first.example:6443" || host(next) != "https://second.example:6443" || len(c.open) != 2 {
+		t.Errorf("held %s, new %s, %d gateways", host(held), host(next), len(c.open))
+	}
+	access, err := held.Open(kube.Identity{Deployment: "1-x-1"}, nil)
+	if err != nil {
+		t.Errorf("what is held does not work any more: %v", err)
+	} else {
+		access.Close()
+	}
+	release()
+	release() // harmless
+	if len(c.open) != 1 {
+		t.Errorf("%d gateways when nobody uses the first any more", len(c.open))
+	}
+	c.update(nil)
+	if _, _, err := c.Hold(); !errors.Is(err, kube.ErrNoCluster) {
+		t.Errorf("taken out of the configuration: %v", err)
+	}
+}
