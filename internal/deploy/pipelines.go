@@ -362,12 +362,26 @@ func (a *attempt) cancel(ctx context.Context, runs []sentry.PipelineRun, log io.
 
 // retract ends what a failed try has created, before the next one begins: it does not count.
 func (a *attempt) retract(ctx context.Context, step *sentry.Step, mark int) error {
+	if a.access == nil {
+		return nil
+	}
+	// A request may outlive the process that sent it: nothing of the failed try can create more when its access is closed.
+	a.closeAccess()
+	if err := a.retractRuns(ctx, step, mark); err != nil {
+		return err
+	}
+	if err := a.open(); err != nil {
+		return fmt.Errorf("cannot give the commands access to Kubernetes: %w", err)
+	}
+	return a.writeKubeconfig()
+}
+
+// retractRuns ends the pipeline runs from a place on.
+func (a *attempt) retractRuns(ctx context.Context, step *sentry.Step, mark int) error {
 	runs := a.keep.pick(func(i int, run sentry.PipelineRun) bool { return i >= mark && a.keep.current(run) })
 	if len(runs) == 0 {
 		return nil
 	}
-	// Nothing of the failed try can create more when its access is closed.
-	a.closeAccess()
 	file, err := os.OpenFile(a.logPath(step), os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("cannot write the log: %w", err)
@@ -379,10 +393,7 @@ func (a *attempt) retract(ctx context.Context, step *sentry.Step, mark int) erro
 		return err
 	}
 	a.keep.supersede(mark)
-	if err := a.open(); err != nil {
-		return fmt.Errorf("cannot give the commands access to Kubernetes: %w", err)
-	}
-	return a.writeKubeconfig()
+	return nil
 }
 
 // track follows the pipeline runs of the attempt to their end. done is what went well before.

@@ -31,6 +31,7 @@ type kubeWorld struct {
 	refuses bool // it refuses to create anything
 	runs    []*fakeRun
 	open    map[string]func(fakeRun) error // how to create, by the token in a kubeconfig
+	late    []fakeRun                      // asked for by a process that is gone; they arrive when the access is closed
 	seq     int
 }
 
@@ -99,6 +100,13 @@ type fakeAccess struct {
 func (a *fakeAccess) Kubeconfig() []byte { return []byte(a.token) }
 
 func (a *fakeAccess) Close() {
+	a.cluster.mu.Lock()
+	late, create := a.cluster.late, a.cluster.kubeWorld.open[a.token]
+	a.cluster.late = nil
+	a.cluster.mu.Unlock()
+	for _, run := range late {
+		_ = create(run)
+	}
 	a.cluster.mu.Lock()
 	defer a.cluster.mu.Unlock()
 	delete(a.cluster.kubeWorld.open, a.token)
@@ -221,7 +229,7 @@ func parseRun(text string) (run fakeRun) {
 	return run
 }
 
-// scripts are commands: "run NAME STATUS SECONDS; sleep SECONDS; exit CODE; fail-once". It writes down what begins.
+// scripts are commands: "run NAME STATUS SECONDS; late NAME STATUS SECONDS; sleep SECONDS; exit CODE; fail-once". It writes down what begins.
 type scripts struct {
 	t       *testing.T
 	world   *kubeWorld
@@ -259,6 +267,10 @@ func (s *scripts) Run(ctx context.Context, spec command.Spec) command.Result {
 				result.ExitCode = 1
 				return result
 			}
+		case "late":
+			s.world.mu.Lock()
+			s.world.late = append(s.world.late, parseRun(rest))
+			s.world.mu.Unlock()
 		case "sleep":
 			d, _ := time.ParseDuration(rest)
 			select {
@@ -466,6 +478,8 @@ func TestPipelineRunsDecide(t *testing.T) {
 		{"the command fails", []config.Command{{Run: "run a succeeded 600; exit 3"}}, nil, nil, sentry.Failed, "c1 exited with 3", "clone c1:failed cancel", "canceled"},
 		{"tried again", []config.Command{{Run: "run a failed 600; fail-once", Retries: 2}}, func(r *config.Repository) {}, nil, sentry.Failed, "pipeline run qa/run-4 failed: task unit: exit code 3 (Fate)", "clone c1 track:failed", "canceled failed"},
 		{"a try that failed does not count", []config.Command{{Run: "run a failed 0; sleep 1s; fail-once; run b succeeded 3", Retries: 1}, {Run: "exit 0"}}, func(r *config.Repository) {}, nil, sentry.Failed, "pipeline run qa/run-4 failed: task unit: exit code 3 (Fate)", "clone c1 c2 track:failed", "failed failed succeeded"},
+		{"a request that outlives its try", []config.Command{{Run: "late a succeeded 60; fail-once", Retries: 1}}, nil, nil, sentry.Succeeded, "1 command succeeded, 1 pipeline run succeeded", "clone c1 track", "canceled succeeded"},
+		{"one more that outlives its try", []config.Command{{Run: "run a succeeded 60; late b succeeded 60; fail-once", Retries: 1}}, nil, nil, sentry.Succeeded, "1 command succeeded, 2 pipeline runs succeeded", "clone c1 track", "canceled canceled succeeded succeeded"},
 		{"refused", []config.Command{{Run: "run a succeeded 600"}}, nil, func(w *kubeWorld) { w.refuses = true }, sentry.Failed, "c1 exited with 1", "clone c1:failed", ""},
 		{"off", []config.Command{{Run: "run a failed 600"}}, func(r *config.Repository) { r.Deploy.Track = config.TrackOff }, nil, sentry.Succeeded, "1 command succeeded", "clone c1", "pending"},
 		{"a kubeconfig of its own", []config.Command{{Run: "run a failed 600"}}, func(r *config.Repository) {
@@ -619,6 +633,61 @@ func TestServerAwayHoldsUpItsOwn(t *testing.T) {
 		}
 		s.end()
 	})
+}
+
+// TestNobodyForgetsWhatARepositoryThatIsGoneLeft: a deployment whose repository is no longer configured waits for what it
+// left in the cluster; neither a stop nor a cancellation meanwhile makes that nobody's.
+func TestNobodyForgetsWhatARepositoryThatIsGoneLeft(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		meant   func(*stage)
+		status  sentry.Status
+		attempt int
+	}{
+		{"stopped", func(s *stage) { s.end(); s.begin(0, false) }, sentry.Failed, 3},
+		{"canceled", func(s *stage) {
+			if _, err := s.life.service.Cancel(s.t.Context(), s.rollout().ID, "ada", ""); err != nil {
+				s.t.Fatal(err)
+			}
+		}, sentry.Canceled, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t, retryPolicy, config.Command{Run: "run a succeeded 6000; sleep 300s"})
+				s.begin(0, false)
+				s.change()
+				s.until(false, func() bool { return len(s.world.alive(func(*fakeRun) bool { return false })) == 1 })
+				s.life.mu.Lock()
+				s.life.die()
+				s.life.mu.Unlock()
+				s.away(true)
+				<-s.ran
+				s.ran <- nil
+				s.cfg = &config.Config{Global: s.cfg.Global, Groups: s.cfg.Groups}
+				s.until(true, func() bool {
+					steps := s.rollout().Deployments[0].Steps
+					return len(steps) > 0 && steps[len(steps)-1].Name == cancelStep
+				})
+				c.meant(s)
+				time.Sleep(20 * time.Second)
+				s.away(false)
+				s.until(false, s.ended)
+				r := s.rollout()
+				d := r.Deployments[0]
+				if r.Status != c.status || d.Status != c.status || d.Attempt != c.attempt || d.PipelineRuns[0].Status != sentry.Canceled {
+					t.Errorf("it ended as %s: %s, attempt %d, %+v", r.Status, r.Reason, d.Attempt, d.PipelineRuns)
+				}
+				s.end()
+			})
+		})
+	}
+}
+
+// away has the API server not answer, or answer again.
+func (s *stage) away(down bool) {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	s.world.down = down
 }
 
 // judgeDeath plays one death, and reports whether there was one.

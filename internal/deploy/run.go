@@ -260,15 +260,26 @@ func (r *run) refuse(ctx context.Context, as sentry.Rollout, d sentry.Deployment
 	if err := save(d); err != nil {
 		return d, Outcome{sentry.Interrupted, err.Error()}
 	}
-	if left(d) {
-		var undone string
-		d, undone = r.service.executor.Abandon(ctx, r.job(as, d), save)
-		if undone != "" {
-			reason += "; " + undone
+	outcome := Outcome{sentry.Failed, reason}
+	if !left(d) {
+		return d, outcome
+	}
+	d, undone := r.service.executor.Abandon(ctx, r.job(as, d), save)
+	if undone != "" && ctx.Err() != nil {
+		outcome = EndedBy(ctx, "pipeline runs of an earlier attempt were canceled")
+		again := outcome.Status == sentry.Interrupted && r.rollout.Policy.OnInterrupt == sentry.Retry
+		if again || errors.Is(context.Cause(ctx), errLost) {
+			return d, outcome // whoever comes next does it
 		}
+		limit, stop := r.patience(ctx)
+		defer stop()
+		d, undone = r.service.executor.Abandon(limit, r.job(as, d), save)
+	}
+	if undone != "" {
+		outcome.Reason += "; " + undone
 		d.PipelineRuns = forgotten(d.PipelineRuns)
 	}
-	return d, Outcome{sentry.Failed, reason}
+	return d, outcome
 }
 
 // Verdict folds the deployments of a rollout into its status and the reason for it. A rollout that a person canceled
