@@ -14,8 +14,18 @@ import (
 )
 
 // checkCluster asks the configured cluster what it is and what Sentry may do in it. Where none is configured there is
-// nothing to tell.
+// nothing to tell; in a pod, whose cluster nobody may have meant to use, nothing that it lacks is a failure.
 func checkCluster(ctx context.Context, cfg *config.Config) []finding {
+	list := askCluster(ctx, cfg)
+	for i := range list {
+		if cfg.Kubernetes == nil && list[i].Status == checkFail {
+			list[i].Status = checkWarn
+		}
+	}
+	return list
+}
+
+func askCluster(ctx context.Context, cfg *config.Config) []finding {
 	const subject = "kubernetes"
 	cluster, err := daemon.Cluster(cfg, slog.New(slog.DiscardHandler))
 	switch {
