@@ -516,7 +516,8 @@ func (w *follower) recount(tasks []task) {
 	}
 }
 
-// find asks for the runs of a namespace that carry a label, oldest first.
+// find asks for the runs of a namespace that carry a label, oldest first; those that a controller made come last, for
+// they may have the labels of another.
 func find(ctx context.Context, a *api, namespace, labels string) ([]sentry.PipelineRun, error) {
 	version, err := a.tekton(ctx)
 	if err != nil {
@@ -537,7 +538,15 @@ func find(ctx context.Context, a *api, namespace, labels string) ([]sentry.Pipel
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(found, func(a, b *seen) int { return a.created.Compare(b.created) })
+	slices.SortStableFunc(found, func(a, b *seen) int {
+		if a.owned != b.owned {
+			if a.owned {
+				return 1
+			}
+			return -1
+		}
+		return a.created.Compare(b.created)
+	})
 	var runs []sentry.PipelineRun
 	for _, s := range found {
 		runs = append(runs, s.asRun(version))

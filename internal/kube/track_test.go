@@ -302,6 +302,14 @@ func TestTrackStarts(t *testing.T) {
 		"it is gone":             {func(w *fakeWorld) { w.api.drop(runs + "/r") }, recorded("r", "u1"), sentry.Failed, "u1"},
 		"it is another":          {func(w *fakeWorld) { w.api.edit(runs+"/r", stands("True", "Succeeded", "")) }, recorded("r", "u0"), sentry.Failed, "u0"},
 		"an intent that was":     {func(w *fakeWorld) { w.api.edit(runs+"/r", stands("True", "Succeeded", "")) }, sentry.PipelineRun{Namespace: ns, Nonce: "nonce-u1", Status: sentry.Pending}, sentry.Succeeded, "u1"},
+		"an intent whose run has children": {func(w *fakeWorld) {
+			w.api.edit(runs+"/r", stands("True", "Succeeded", ""))
+			child := fakeRun("a-child", "u2") // its name comes first, and its second is the same
+			child["metadata"].(object)["labels"].(object)[LabelRequest] = "nonce-u1"
+			child["metadata"].(object)["ownerReferences"] = []object{{"uid": "u1", "controller": true}}
+			stands("False", "Failed", "")(child)
+			w.api.put(runs+"/a-child", child)
+		}, sentry.PipelineRun{Namespace: ns, Nonce: "nonce-u1", Status: sentry.Pending}, sentry.Succeeded, "u1"},
 		"an intent that was not": {func(w *fakeWorld) {}, sentry.PipelineRun{Namespace: ns, Nonce: "nonce-u7", Status: sentry.Pending}, sentry.Skipped, ""},
 		"v1beta1 only": {func(w *fakeWorld) {
 			w.api.served = []string{"v1beta1"}

@@ -37,7 +37,8 @@ type wireObject struct {
 			Canceled string `json:"sentry.dev/canceled"`
 		} `json:"annotations"`
 		OwnerReferences []struct {
-			UID string `json:"uid"`
+			UID        string `json:"uid"`
+			Controller bool   `json:"controller"`
 		} `json:"ownerReferences"`
 	} `json:"metadata"`
 	Spec struct {
@@ -111,6 +112,7 @@ type seen struct {
 	specStatus           string
 	deleting             bool
 	canceled             bool // by Sentry
+	owned                bool // a controller made it, as Tekton does for a pipeline in a pipeline, with the labels of its owner
 	condition            condition
 	created              time.Time
 	started, completed   time.Time
@@ -139,6 +141,9 @@ func sees(o *wireObject) *seen {
 		canceled:  o.Metadata.Annotations.Canceled != "",
 		condition: succeeded(o.Status.Conditions),
 		created:   moment(o.Metadata.CreationTimestamp), started: moment(o.Status.StartTime), completed: moment(o.Status.CompletionTime),
+	}
+	for _, owner := range o.Metadata.OwnerReferences {
+		s.owned = s.owned || owner.Controller
 	}
 	if !s.decided() {
 		return s
