@@ -38,7 +38,10 @@ type attempt struct {
 
 // carryOut does the steps in order and stops at the first that does not succeed.
 func (a *attempt) carryOut(ctx context.Context) Outcome {
-	if a.job.Resume {
+	switch {
+	case decided(a.d):
+		return a.conclude(ctx)
+	case a.job.Resume:
 		return a.track(ctx, "")
 	}
 	if outcome := a.clearEarlier(ctx); outcome.Status != sentry.Succeeded {

@@ -40,6 +40,19 @@ func resumable(d sentry.Deployment) bool {
 	return len(steps) > 0 && steps[len(steps)-1].Kind == sentry.StepTrack && steps[len(steps)-1].Name == trackStep
 }
 
+// decided reports whether the verdict of a resumable deployment stands already, as the reason to cancel its pipeline runs.
+func decided(d sentry.Deployment) bool {
+	if !resumable(d) {
+		return false
+	}
+	steps := stepsOf(d)
+	switch steps[len(steps)-1].Status {
+	case sentry.TimedOut, sentry.Canceled, sentry.Failed:
+		return true
+	}
+	return false
+}
+
 // stepsOf gives the steps of the current attempt, in their order.
 func stepsOf(d sentry.Deployment) []sentry.Step {
 	var steps []sentry.Step
@@ -404,7 +417,7 @@ func (a *attempt) track(ctx context.Context, done string) Outcome {
 	}
 	// A crash from here on: the next start goes on with this step, and nothing runs again.
 	log := a.openLog(step)
-	outcome := a.follow(ctx, log)
+	outcome := a.follow(ctx, step, log)
 	log.close()
 	a.end(step, outcome)
 	if outcome.Status == sentry.Succeeded && done != "" {
@@ -413,7 +426,7 @@ func (a *attempt) track(ctx context.Context, done string) Outcome {
 	return outcome
 }
 
-func (a *attempt) follow(ctx context.Context, log io.Writer) Outcome {
+func (a *attempt) follow(ctx context.Context, step *sentry.Step, log io.Writer) Outcome {
 	err := a.noCluster
 	if a.cluster == nil && err == nil {
 		err = errors.New("no cluster is configured any more")
@@ -445,6 +458,16 @@ func (a *attempt) follow(ctx context.Context, log io.Writer) Outcome {
 	if errors.Is(cause, errLost) || a.again(ctx, outcome) {
 		return outcome // whoever comes next goes on with them
 	}
+	step.Status, step.Reason = outcome.Status, outcome.Reason
+	if err := a.keep.save(a.state()); err != nil {
+		return Outcome{sentry.Interrupted, err.Error()}
+	}
+	// A crash from here on: the next start ends them, and the verdict stands.
+	return a.endOpen(ctx, open, log, outcome)
+}
+
+// endOpen ends the pipeline runs of a deployment that has ended before them, and gives how it has.
+func (a *attempt) endOpen(ctx context.Context, open []sentry.PipelineRun, log io.Writer, outcome Outcome) Outcome {
 	fmt.Fprintf(log, "canceling %s: %s\n", plural(len(open), "pipeline run"), outcome.Reason)
 	patience, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), a.patience(ctx), errors.New("the cluster did not do it in time"))
 	defer stop()
@@ -453,6 +476,17 @@ func (a *attempt) follow(ctx context.Context, log io.Writer) Outcome {
 		a.keep.abandon()
 	}
 	return outcome
+}
+
+// conclude goes on with a deployment whose verdict was reached when Sentry ended.
+func (a *attempt) conclude(ctx context.Context) Outcome {
+	step := &a.d.Steps[len(a.d.Steps)-1]
+	step.Tries++
+	a.setLog(step)
+	log := a.openLog(step)
+	defer log.close()
+	open := a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return run.Open() })
+	return a.endOpen(ctx, open, log, Outcome{step.Status, step.Reason})
 }
 
 // foldRuns gives the outcome that pipeline runs make: the worst of theirs.

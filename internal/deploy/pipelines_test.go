@@ -552,7 +552,7 @@ func TestPipelineRunsSurviveDeath(t *testing.T) {
 		{"bad", retryPolicy, []config.Command{{Run: "run a failed 60"}}, sentry.Failed},
 		{"the command fails", retryPolicy, []config.Command{{Run: "run a succeeded 600; sleep 1s; exit 3"}}, sentry.Failed},
 		{"hold", hold, []config.Command{{Run: "run a succeeded 60"}}, ""},
-		{"timeout", retryPolicy, []config.Command{{Run: "run a succeeded 7200"}}, ""},
+		{"timeout", retryPolicy, []config.Command{{Run: "run a succeeded 7200"}}, sentry.TimedOut},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, lose := range []bool{false, true} {

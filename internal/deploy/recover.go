@@ -86,7 +86,7 @@ func (s *Service) takeOver(ctx context.Context, cfg *config.Config, id string) (
 // decideAdopted writes down for which deployments no command runs again.
 func (s *Service) decideAdopted(ctx context.Context, rollout sentry.Rollout) error {
 	for _, d := range rollout.Deployments {
-		if !resumable(d) {
+		if !resumable(d) || decided(d) {
 			continue
 		}
 		n := 0
