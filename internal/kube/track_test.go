@@ -298,10 +298,10 @@ func TestTrackStarts(t *testing.T) {
 		status  sentry.Status
 		uid     string
 	}{
-		"it has ended":           {func(w *fakeWorld) { w.api.edit(runs+"/r", stands("True", "Succeeded", "")) }, recorded("r", "u1"), sentry.Succeeded, "u1"},
-		"it is gone":             {func(w *fakeWorld) { w.api.drop(runs + "/r") }, recorded("r", "u1"), sentry.Failed, "u1"},
-		"it is another":          {func(w *fakeWorld) { w.api.edit(runs+"/r", stands("True", "Succeeded", "")) }, recorded("r", "u0"), sentry.Failed, "u0"},
-		"an intent that was":     {func(w *fakeWorld) { w.api.edit(runs+"/r", stands("True", "Succeeded", "")) }, sentry.PipelineRun{Namespace: ns, Nonce: "nonce-u1", Status: sentry.Pending}, sentry.Succeeded, "u1"},
+		"it has ended":       {func(w *fakeWorld) { w.api.edit(runs+"/r", stands("True", "Succeeded", "")) }, recorded("r", "u1"), sentry.Succeeded, "u1"},
+		"it is gone":         {func(w *fakeWorld) { w.api.drop(runs + "/r") }, recorded("r", "u1"), sentry.Failed, "u1"},
+		"it is another":      {func(w *fakeWorld) { w.api.edit(runs+"/r", stands("True", "Succeeded", "")) }, recorded("r", "u0"), sentry.Failed, "u0"},
+		"an intent that was": {func(w *fakeWorld) { w.api.edit(runs+"/r", stands("True", "Succeeded", "")) }, sentry.PipelineRun{Namespace: ns, Nonce: "nonce-u1", Status: sentry.Pending}, sentry.Succeeded, "u1"},
 		"an intent whose run has children": {func(w *fakeWorld) {
 			w.api.edit(runs+"/r", stands("True", "Succeeded", ""))
 			child := fakeRun("a-child", "u2") // its name comes first, and its second is the same
