@@ -87,16 +87,18 @@ func (r *run) end(ctx context.Context, i int, status sentry.Status, reason strin
 	return nil
 }
 
-// patience is how long it is tried to end what was left in a cluster: nobody waits for it but the group. Where ctx ended
-// before, it is short; where Sentry is told to stop meanwhile, it ends.
+// patience is how long it is tried to end what was left in a cluster: nobody waits for it but the group. Where a person
+// has canceled the rollout, or does, that is too long; where ctx ended before, it is short; where Sentry is told to stop
+// meanwhile, it ends.
 func (r *run) patience(ctx context.Context) (context.Context, context.CancelFunc) {
 	most := max(time.Duration(r.rollout.Policy.Timeout), cancelPatience)
 	if errors.Is(context.Cause(ctx), errShutdown) {
 		most = stopPatience
-	} else if ctx.Err() != nil {
+	} else if ctx.Err() != nil || r.over != nil && r.over.status == sentry.Canceled {
 		most = cancelPatience
 	}
-	limit, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), most, fmt.Errorf("the cluster did not do it within %s", most))
+	slow := func(limit time.Duration) error { return fmt.Errorf("the cluster did not do it within %s", limit) }
+	limit, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), most, slow(most))
 	if ctx.Err() != nil {
 		return limit, cancel
 	}
@@ -104,6 +106,8 @@ func (r *run) patience(ctx context.Context) (context.Context, context.CancelFunc
 	unhook := context.AfterFunc(ctx, func() {
 		if cause := context.Cause(ctx); errors.Is(cause, errShutdown) {
 			stopped(cause)
+		} else {
+			time.AfterFunc(cancelPatience, func() { stopped(slow(cancelPatience)) })
 		}
 	})
 	return limit, func() { unhook(); stopped(nil); cancel() }

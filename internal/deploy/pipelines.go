@@ -330,6 +330,7 @@ func (a *attempt) cancelStep(ctx context.Context, patience time.Duration, why st
 	log := a.openLog(step)
 	runs := a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return run.Open() })
 	fmt.Fprintf(log, "canceling %s: %s\n", plural(len(runs), "pipeline run"), why)
+	a.log().Info("canceling pipeline runs; the deployment waits for their end", logger.KeyStep, step.Name, "reason", why, "runs", nameRuns(runs))
 	if patience > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(context.WithoutCancel(ctx), patience, fmt.Errorf("the cluster did not do it within %s", patience))

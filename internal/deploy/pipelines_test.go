@@ -635,6 +635,48 @@ func TestServerAwayHoldsUpItsOwn(t *testing.T) {
 	})
 }
 
+// TestACancellationShortensTheWait: who cancels a rollout that only waits for a cluster which is away waits for minutes, not
+// for as long as the group's timeout; neither does the group where that was before Sentry died.
+func TestACancellationShortensTheWait(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		t.Run(fmt.Sprintf("before the death %v", before), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hold := retryPolicy
+				hold.OnInterrupt = sentry.Hold
+				s := newStage(t, hold, config.Command{Run: "run a succeeded 6000; sleep 300s"})
+				s.begin(0, false)
+				s.change()
+				s.until(false, func() bool { return len(s.world.alive(func(*fakeRun) bool { return false })) == 1 })
+				s.away(true)
+				cancel := func() {
+					if _, err := s.life.service.Cancel(t.Context(), s.rollout().ID, "ada", ""); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if before {
+					cancel()
+				}
+				s.life.mu.Lock()
+				s.life.die()
+				s.life.mu.Unlock()
+				s.until(true, func() bool { return true })
+				time.Sleep(time.Minute)
+				if !before {
+					cancel()
+				}
+				time.Sleep(3 * time.Minute)
+				r := s.rollout()
+				if d := r.Deployments[0]; !r.Status.Terminal() || !strings.Contains(d.Reason, "may still run: the cluster did not do it within 2m0s") {
+					t.Errorf("it is %s: %s: %s", r.Status, r.Reason, d.Reason)
+				}
+				s.away(false)
+				s.until(false, s.ended)
+				s.end()
+			})
+		})
+	}
+}
+
 // TestNobodyForgetsWhatARepositoryThatIsGoneLeft: a deployment whose repository is no longer configured waits for what it
 // left in the cluster; neither a stop nor a cancellation meanwhile makes that nobody's.
 func TestNobodyForgetsWhatARepositoryThatIsGoneLeft(t *testing.T) {
