@@ -52,7 +52,7 @@ func (m *mirror) damaged(ctx context.Context, err error) bool {
 	if !errors.As(err, &failed) || ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errMirrorTooBig) {
 		return false
 	}
-	if sentry.AsFault(err).Kind != sentry.Transient || strings.Contains(failed.stderr, "unable to access") {
+	if sentry.AsFault(err).Kind != sentry.Transient || strings.Contains(failed.stderr, "unable to access") || strings.Contains(failed.stderr, cutOff) {
 		return false // the server said so, or is not there
 	}
 	return damage.MatchString(failed.stderr) || !m.sound(ctx)

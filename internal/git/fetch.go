@@ -72,7 +72,7 @@ func (g *Git) fetch(ctx context.Context, f fetching) error {
 		if errors.Is(err, errMirrorTooBig) {
 			return &sentry.Fault{Kind: sentry.Invalid, Err: tooBig}
 		}
-		return remoteFault(err)
+		return remoteFault(advise(err, f.remote, f.auth))
 	})
 }
 

@@ -88,7 +88,7 @@ func (g *Git) lsRemote(ctx context.Context, r sentry.Remote, a Auth) ([]gitwire.
 		scheme: r.Scheme(), env: env, hide: hide,
 	})
 	if err != nil {
-		return nil, remoteFault(fmt.Errorf("cannot ask %s: %w", r, err))
+		return nil, remoteFault(fmt.Errorf("cannot ask %s: %w", r, advise(err, r, a)))
 	}
 	var refs []gitwire.Ref
 	for line := range strings.Lines(out) {

@@ -144,12 +144,21 @@ func (t *tail) clean(secrets []string) string {
 	return printable(strings.ReplaceAll(text, "\r", "\n"), true)
 }
 
+// cutOff is what git says, whatever it was, when ssh has ended too early; the reason is the line before.
+const cutOff = "fatal: Could not read from remote repository."
+
 // summary finds the lines that say why git failed: its last "fatal:" or "error:" ones, or else the last line.
 func summary(stderr string) string {
 	var lines, reasons []string
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "hint:") {
+			continue
+		}
+		if line == cutOff && len(lines) > 0 {
+			if last := lines[len(lines)-1]; len(reasons) == 0 || !strings.HasSuffix(last, reasons[len(reasons)-1]) {
+				reasons = append(reasons, last)
+			}
 			continue
 		}
 		lines = append(lines, line)
