@@ -91,6 +91,7 @@ type credentials struct {
 	username, tokenFile, sshKeyFile, knownHostsFile string
 	token                                           sentry.Secret
 	app                                             config.App
+	api                                             string // who makes the tokens of the app: they are for nobody else
 }
 
 // accounts are those of a configuration.
@@ -110,7 +111,7 @@ func (all *accounts) of(a *asker, c *config.Repository, r *forge.Repository) *ac
 		username: auth.Username, tokenFile: auth.TokenFile, sshKeyFile: auth.SSHKeyFile, knownHostsFile: auth.KnownHostsFile, token: auth.Token,
 	}
 	if auth.App != nil {
-		key.app = *auth.App
+		key.app, key.api = *auth.App, apiOf(r)
 	}
 	if x := all.known[key]; x != nil {
 		return x
@@ -128,6 +129,11 @@ func (all *accounts) of(a *asker, c *config.Repository, r *forge.Repository) *ac
 	}
 	all.known[key] = x
 	return x
+}
+
+// apiOf is the API of a repository's server, as far as it tells servers apart.
+func apiOf(r *forge.Repository) string {
+	return r.API + " " + r.Remote.Origin()
 }
 
 // keyOf names a credential without telling it. Repositories that have the same token have the same name for it: that of

@@ -75,6 +75,21 @@ func TestCredentialsHaveNames(t *testing.T) {
 	}
 }
 
+// The tokens of an App come from the API of one server, and go to no other, whatever two configurations have in common.
+func TestAppTokensStayAtTheirServer(t *testing.T) {
+	a := newAsking(t)
+	auth := config.Auth{App: &config.App{ID: 7, Installation: 8, KeyFile: "/run/key"}}
+	cfg := &config.Config{Repositories: []config.Repository{a.repository("a", auth), a.repository("b", auth), a.repository("c", auth), a.repository("d", auth)}}
+	cfg.Repositories[2].Monitor.APIURL = "https://api.example.com"
+	a.server = gittest.NewServer(t)
+	cfg.Repositories[3] = a.repository("d", auth)
+	a.update(cfg)
+	of := func(i int) *account { return a.lookup(&cfg.Repositories[i]).account }
+	if of(0) != of(1) || of(0) == of(2) || of(0) == of(3) || of(2) == of(3) {
+		t.Error("who shares the tokens of the App:", of(0) == of(1), of(0) == of(2), of(0) == of(3), of(2) == of(3))
+	}
+}
+
 // What a new configuration leaves as it was is the same repository to the forges; questions of the former configuration
 // are answered as long as they are still the same, and never with other credentials.
 func TestNewConfiguration(t *testing.T) {

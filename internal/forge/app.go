@@ -98,7 +98,8 @@ func (a *apps) token(ctx context.Context, base *url.URL, app App, fresh sentry.S
 	if err != nil {
 		if ctx.Err() == nil {
 			in.failures++
-			in.next, in.err = now.Add(min(appMaxRetry, appRetry<<min(in.failures-1, 10))), err
+			pause := min(appMaxRetry, appRetry<<min(in.failures-1, 10))
+			in.next, in.err = now.Add(max(pause, sentry.AsFault(err).RetryAfter)), err
 		}
 		if left > urgent {
 			return token, nil

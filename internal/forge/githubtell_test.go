@@ -29,6 +29,33 @@ func (r *rig) withApp(id, installation int64, file string) {
 	r.update()
 }
 
+// A server that says for how long no token is to be had from it is not asked before.
+func TestAppTokensWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, lab := githubRig(t, forgetest.GitHubOptions{}, 3, "-")
+		id, installation, file := lab.App()
+		r.withApp(id, installation, file)
+		var tried []time.Time
+		lab.Fail(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			if strings.HasSuffix(req.URL.Path, "/access_tokens") {
+				if tried = append(tried, time.Now()); len(tried) == 1 {
+					w.Header().Set("Retry-After", "600")
+					w.WriteHeader(http.StatusTooManyRequests)
+					return
+				}
+			}
+			next.ServeHTTP(w, req)
+		})
+		for range 20 {
+			r.ask(false)
+			time.Sleep(time.Minute)
+		}
+		if len(tried) != 2 || tried[1].Sub(tried[0]) < 10*time.Minute {
+			t.Errorf("asked at %v", tried)
+		}
+	})
+}
+
 // The tokens of an App are renewed before they end, by one of those who ask, while the others go on.
 func TestAppTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
