@@ -417,6 +417,26 @@ func TestBudgetOtherLimits(t *testing.T) {
 	})
 }
 
+// An answer may name any budget; only those that we spend of are remembered.
+func TestBudgetNames(t *testing.T) {
+	b := newBudget(rules{concurrency: 4}, Host{})
+	for i := range 100 {
+		w, err := b.wait(t.Context(), corePurse, asking, false, "/x", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := http.Header{}
+		h.Set("X-RateLimit-Limit", "5000")
+		h.Set("X-RateLimit-Remaining", "4000")
+		h.Set("X-RateLimit-Resource", []string{"core", "graphql", fmt.Sprintf("r%d", i)}[i%3])
+		w.learn(&http.Response{StatusCode: http.StatusOK, Header: h}, nil)
+		w.free()
+	}
+	if len(b.purses) != 2 {
+		t.Errorf("it remembers %d budgets", len(b.purses))
+	}
+}
+
 // Those with the nearest deadline go first, nobody is passed over for ever, and who gives up leaves no trace.
 func TestBudgetOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

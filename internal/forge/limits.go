@@ -139,6 +139,9 @@ func readLimits(h http.Header, now time.Time) limits {
 			continue
 		}
 		l := limits{known: true, purse: purse(strings.ToLower(h.Get(family + "Resource"))), limit: limit, remaining: remaining}
+		if l.purse != "" && l.purse != corePurse && l.purse != graphqlPurse {
+			return limits{} // none that we spend of; and whoever answers must not have us remember any number of them
+		}
 		if reset, err := strconv.ParseInt(h.Get(family+"Reset"), 10, 64); err == nil && reset > 0 {
 			if reset > epoch {
 				reset -= theirs(h, now).Unix()
