@@ -144,9 +144,7 @@ func (g *gitHub) access(ctx context.Context, r *Repository) (Access, error) {
 		access.Scopes, classic = headerScopes(answer.header)
 		access.Expires = githubExpiry(answer.header)
 	}
-	if !access.Expires.IsZero() && time.Until(access.Expires) < soon {
-		problem("the token ends on %s: make a new one before", access.Expires.UTC().Format(time.DateOnly))
-	}
+	access.endsSoon()
 	found, answer, err := g.look(ctx, r)
 	if err != nil {
 		if better := g.diagnose(ctx, r); better != nil {

@@ -302,6 +302,7 @@ func TestGitLabAccess(t *testing.T) {
 		problem string
 	}{
 		{"all", []string{"api"}, true, ""},
+		{"for some days more", []string{"api"}, true, "ends on 2000-01-05: make a new one"},
 		{"to read", []string{"read_api", "read_repository"}, false, ""},
 		{"for Git only", []string{"read_repository"}, false, "read_api"},
 		{"for the API only", []string{"read_api"}, false, "read_repository"},
@@ -311,6 +312,10 @@ func TestGitLabAccess(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				lab := forgetest.NewGitLab(t, forgetest.GitLabOptions{})
 				r := newRig(t, lab)
+				day := day
+				if c.name == "for some days more" {
+					day = time.Date(2000, 1, 5, 0, 0, 0, 0, time.UTC)
+				}
 				r.setToken(lab.TokenUntil(day, c.rights...))
 				one := r.add("group/one", false)
 				r.update()

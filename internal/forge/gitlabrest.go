@@ -281,6 +281,7 @@ func (g *gitlab) access(ctx context.Context, r *Repository) (Access, error) {
 		case err == nil:
 			self = told
 			access.Scopes, access.Expires = self.Scopes, self.expires()
+			access.endsSoon()
 			access.take(answer.header)
 		case f.Kind != sentry.NotFound:
 			return access, err
@@ -315,6 +316,13 @@ func (g *gitlab) access(ctx context.Context, r *Repository) (Access, error) {
 	full := self.Scopes == nil || slices.Contains(self.Scopes, "api")
 	access.CanReport = !g.a.credential().anonymous() && full && p.level() >= gitlabDeveloper
 	return access, nil
+}
+
+// endsSoon adds the problem of a token that is about to expire.
+func (a *Access) endsSoon() {
+	if !a.Expires.IsZero() && time.Until(a.Expires) < soon {
+		a.Problems = append(a.Problems, fmt.Sprintf("the token ends on %s: make a new one before", a.Expires.UTC().Format(time.DateOnly)))
+	}
 }
 
 // take reads what is left of the budget from an answer.
