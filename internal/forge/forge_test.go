@@ -225,10 +225,19 @@ func TestCost(t *testing.T) {
 	add(10, "https://other.example", "d", forge.Git, 30*time.Second)
 	add(10, "https://other.example", "e", forge.Git, 30*time.Second)
 	add(100, "https://gitea.example", "f", forge.Gitea, time.Minute)
+	add(10, "https://gitlab.com", "g", forge.GitLab, time.Minute)
+	pattern, err := sentry.ParsePattern("release/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range all[len(all)-6:] {
+		one.Patterns = []sentry.Pattern{pattern}
+	}
 	costs := forge.Cost(all)
 	want := []string{
 		"github.com a GraphQL 1000 600 of 5000 false", "github.com b GraphQL 1000 7200 of 5000 true", "github.com  ls-refs 50 3000 of 0 false",
 		"git.example c ls-refs 3 180 of 0 false", "other.example  ls-refs 20 2400 of 0 false", "gitea.example f search 100 460 of 0 false",
+		"gitlab.com g GraphQL 10 420 of 120000 false",
 	}
 	if len(costs) != len(want) {
 		t.Fatalf("%d: %+v", len(costs), costs)

@@ -428,12 +428,14 @@ func optional(text string) *string {
 
 // gitlabCost estimates requests of the API. What is asked over Git costs none.
 func gitlabCost(repositories []*Repository) CostOf {
-	var together []*Repository
+	var together, others []*Repository
 	c := CostOf{Kind: GitLab, Way: "ls-refs", Repositories: len(repositories), RequestsPerHour: questionsAnHour(repositories, 1)}
 	for _, r := range repositories {
 		c.Watches += len(r.Patterns)
 		if alone(r) == "" {
 			together = append(together, r)
+		} else {
+			others = append(others, r)
 		}
 	}
 	if len(repositories) > 0 && repositories[0].Remote.Host() == gitlabComHost {
@@ -445,13 +447,13 @@ func gitlabCost(repositories []*Repository) CostOf {
 	switch {
 	case len(together) >= gitlabFew:
 		c.Way = "GraphQL"
-		c.RequestsPerHour = questionsAnHour(together, gitlabBatch)
+		c.RequestsPerHour = questionsAnHour(together, gitlabBatch) + questionsAnHour(others, 1)
 		c.Note = fmt.Sprintf("%d to %d repositories in a query", gitlabBatch, gitlabMost)
-		if others := len(repositories) - len(together); others > 0 {
-			c.Note += fmt.Sprintf("; %d are asked over Git, which costs no API quota", others)
+		if len(others) > 0 {
+			c.Note += fmt.Sprintf("; %d are asked over Git, one by one", len(others))
 		}
 	default:
-		c.Note = "asked over Git, which costs no API quota"
+		c.Note = "asked over Git, one by one"
 	}
 	if c.Limit > 0 && c.RequestsPerHour > c.Limit*8/10 {
 		c.Problem = fmt.Sprintf("%d requests an hour are more than the %d that GitLab allows, less some for others: use a longer polling_interval", c.RequestsPerHour, c.Limit)
