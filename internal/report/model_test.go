@@ -165,6 +165,7 @@ type theatre struct {
 	life     *life
 	commits  int
 	deaths   int
+	stops    int          // ends that were asked for
 	unknown  atomic.Int64 // answers that were lost: what they answered was done
 	rollouts []sentry.Rollout
 }
@@ -292,6 +293,7 @@ func (th *theatre) do(e event) {
 		th.life.dieAfter, th.life.lose = e.which+1, e.what == "lose"
 		th.life.mu.Unlock()
 	case "stop":
+		th.stops++
 		th.stop() // what is due is given some seconds
 		th.live()
 	case "works":
@@ -357,9 +359,10 @@ func (th *theatre) judge() (wrong []string) {
 		}
 		heard[p] = append(before, c)
 	}
-	// What a process did not live to record is said again: of each lane, of which there are two, one status at most.
-	if most := th.deaths*2 + int(th.unknown.Load()); repeated > most {
-		complain("%d repetitions, with %d deaths and %d answers lost", repeated, th.deaths, th.unknown.Load())
+	// What a process did not live to record is said again: of each lane, of which there are two, one status at most. So is
+	// what a forge did when the seconds of a stop were over.
+	if most := (th.deaths+th.stops)*2 + int(th.unknown.Load()); repeated > most {
+		complain("%d repetitions, with %d deaths, %d stops and %d answers lost", repeated, th.deaths, th.stops, th.unknown.Load())
 	}
 	began := map[string]sentry.Rollout{}
 	verdicts := map[place]map[string]int{}

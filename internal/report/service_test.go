@@ -450,11 +450,12 @@ func TestADay(t *testing.T) {
 		s.push("a", "a1")
 		s.push("a", "a2")
 		r := s.begin("g")
+		s.after(time.Second)
 		s.end(r, sentry.Succeeded)
 		s.after(23 * time.Hour)
-		s.is("reports", s.reports(r), "pending superseded, success waiting (connection refused)")
+		s.is("reports", s.reports(r), "pending superseded (connection refused), success waiting (connection refused)")
 		s.after(time.Hour + 10*time.Minute)
-		s.is("reports", s.reports(r), "pending superseded, success given_up (not delivered in 24h0m0s: connection refused)")
+		s.is("reports", s.reports(r), "pending superseded (connection refused), success given_up (not delivered in 24h0m0s: connection refused)")
 		if n := s.forges.asked(); n < 60 || n > 400 {
 			t.Errorf("%d requests in a day", n)
 		}
