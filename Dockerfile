@@ -4,14 +4,13 @@
 # below are pinned by tag: a digest that nobody looked up would be worth nothing. For an image that can be built again, give
 # the digests of the day and the packages of a day:
 #   --build-arg BASE=docker.io/library/debian:trixie-slim@sha256:… --build-arg GO=docker.io/library/golang:1.26-trixie@sha256:…
-#   --build-arg DEBIAN=http://snapshot.debian.org/archive/debian/20261120T000000Z
-#   --build-arg DEBIAN_SECURITY=http://snapshot.debian.org/archive/debian-security/20261120T000000Z
+#   --build-arg DEBIAN=URL --build-arg DEBIAN_SECURITY=URL   Debian's archives as they were on that day; else the base's own
 ARG BASE=docker.io/library/debian:trixie-slim
 ARG GO=docker.io/library/golang:1.26-trixie
 
 FROM --platform=$BUILDPLATFORM ${GO} AS sentry
-ARG GOPROXY=https://proxy.golang.org,direct
-ENV CGO_ENABLED=0 GOPROXY=${GOPROXY} GOFLAGS=-trimpath
+ARG GOPROXY
+ENV CGO_ENABLED=0 GOFLAGS=-trimpath
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN ["go", "mod", "download"]
@@ -22,8 +21,8 @@ ARG VERSION=unknown
 RUN ["bash", "-euc", "GOOS=$TARGETOS GOARCH=$TARGETARCH go build -buildvcs=false -ldflags \"-s -w -X sentry/internal/cli.release=$VERSION\" -o /out/sentry ."]
 
 FROM --platform=$BUILDPLATFORM ${GO} AS kubectl
-ARG GOPROXY=https://proxy.golang.org,direct
-ENV CGO_ENABLED=0 GOPROXY=${GOPROXY} GOFLAGS=-trimpath
+ARG GOPROXY
+ENV CGO_ENABLED=0 GOFLAGS=-trimpath
 WORKDIR /src
 COPY components/kubernetes/go.mod components/kubernetes/go.sum ./
 COPY tools/kubectl ./
@@ -31,8 +30,8 @@ ARG TARGETOS TARGETARCH
 RUN ["bash", "-euc", "GOOS=$TARGETOS GOARCH=$TARGETARCH ./kubectl /out/kubectl"]
 
 FROM ${BASE}
-ARG DEBIAN=http://deb.debian.org/debian
-ARG DEBIAN_SECURITY=http://deb.debian.org/debian-security
+ARG DEBIAN
+ARG DEBIAN_SECURITY
 ARG SOURCE_DATE_EPOCH
 # Accounts are written, and not made with useradd: that would note the day. What runs with more rights than its caller is
 # made to run without them.
