@@ -84,19 +84,19 @@ func (p *past) record(all []store.Observation) {
 func (p *past) rollOut() {
 	pending, err := p.store.Pending(p.t.Context())
 	p.check(err)
-	todo := make(chan store.Waiting)
+	waiting := make(chan store.Waiting)
 	var working sync.WaitGroup
 	for range writers {
 		working.Go(func() {
-			for w := range todo {
+			for w := range waiting {
 				p.carryOut(w)
 			}
 		})
 	}
 	for _, w := range pending {
-		todo <- w
+		waiting <- w
 	}
-	close(todo)
+	close(waiting)
 	working.Wait()
 	if p.t.Failed() {
 		p.t.FailNow()

@@ -97,7 +97,7 @@ type follower struct {
 	buf     []byte
 }
 
-// copy copies some of what is there, and tells how many bytes; 0 at the end, for now.
+// copy copies some of what is there, and tells how many bytes; 0 where nothing new has been written.
 func (f *follower) copy(w io.Writer) (int, error) {
 	if f.file == nil {
 		file, err := os.Open(f.path)
