@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sentry/internal/sentry"
+	"sentry/internal/sentry/sentrytest"
 	"sentry/internal/server"
 )
 
@@ -22,7 +23,7 @@ const lanes = 2
 // TestCrash kills Sentry again and again while it works, lets it come to rest, and judges by what its commands wrote.
 func TestCrash(t *testing.T) {
 	kills, seed := setting(t, "SENTRY_CRASH_KILLS", 100), seed(t)
-	binary(t)
+	sentrytest.Binary(t)
 	for lane := range lanes {
 		t.Run(fmt.Sprintf("lane %d", lane+1), func(t *testing.T) {
 			t.Parallel()

@@ -15,50 +15,17 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"sentry/internal/daemon"
 	"sentry/internal/sentry"
+	"sentry/internal/sentry/sentrytest"
 	"sentry/internal/server"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built.dir != "" {
-		_ = os.RemoveAll(built.dir)
-	}
-	os.Exit(code)
-}
-
-// built is the binary under test, made once.
-var built struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
-// binary builds Sentry as it is released: without C.
-func binary(t testing.TB) string {
-	t.Helper()
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "sentry-crash-binary-"); built.err != nil {
-			return
-		}
-		cmd := exec.Command("go", "build", "-o", filepath.Join(built.dir, "sentry"), ".")
-		cmd.Dir = filepath.Join("..", "..")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("%w\n%s", err, out)
-		}
-	})
-	if built.err != nil {
-		t.Fatalf("cannot build sentry: %v", built.err)
-	}
-	return filepath.Join(built.dir, "sentry")
-}
+func TestMain(m *testing.M) { sentrytest.Main(m) }
 
 // sentryd is the daemon under test in its succession of lives. One goroutine uses it.
 type sentryd struct {
@@ -81,7 +48,7 @@ func newSentryd(t testing.TB) *sentryd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &sentryd{t: t, binary: binary(t), base: base}
+	d := &sentryd{t: t, binary: sentrytest.Binary(t), base: base}
 	for _, dir := range []string{"etc", "witness", "log", "home"} {
 		if err := os.Mkdir(filepath.Join(base, dir), 0o700); err != nil {
 			t.Fatal(err)

@@ -16,50 +16,17 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"sentry/internal/daemon"
 	"sentry/internal/sentry"
+	"sentry/internal/sentry/sentrytest"
 	"sentry/internal/server"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built.dir != "" {
-		_ = os.RemoveAll(built.dir)
-	}
-	os.Exit(code)
-}
-
-// built is the binary under test, made once.
-var built struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
-// binary builds Sentry as it is released: without C.
-func binary(t testing.TB) string {
-	t.Helper()
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "sentry-endtoend-binary-"); built.err != nil {
-			return
-		}
-		cmd := exec.Command("go", "build", "-o", filepath.Join(built.dir, "sentry"), ".")
-		cmd.Dir = filepath.Join("..", "..")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("%w\n%s", err, out)
-		}
-	})
-	if built.err != nil {
-		t.Fatalf("cannot build sentry: %v", built.err)
-	}
-	return filepath.Join(built.dir, "sentry")
-}
+func TestMain(m *testing.M) { sentrytest.Main(m) }
 
 // patience is how long something may take that takes a moment: other tests may have the processors.
 const patience = 90 * time.Second
@@ -86,7 +53,7 @@ func start(t testing.TB, dir string) *sentryd {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	s.cmd = exec.Command(binary(t), "-config", s.config(), "watch")
+	s.cmd = exec.Command(sentrytest.Binary(t), "-config", s.config(), "watch")
 	s.cmd.Env = s.environ()
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // where the test is ended from outside
@@ -210,7 +177,7 @@ func (s *sentryd) rollouts() []sentry.Rollout {
 // run runs another verb of the binary and gives what it printed and its exit code.
 func (s *sentryd) run(args ...string) (out string, code int) {
 	s.t.Helper()
-	cmd := exec.Command(binary(s.t), append([]string{"-config", s.config()}, args...)...)
+	cmd := exec.Command(sentrytest.Binary(s.t), append([]string{"-config", s.config()}, args...)...)
 	cmd.Env = s.environ()
 	text, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

@@ -14,6 +14,7 @@ import (
 	"text/template"
 
 	"sentry/internal/forge/forgetest"
+	"sentry/internal/sentry/sentrytest"
 )
 
 // The repositories of a world, on Gitea.
@@ -42,7 +43,7 @@ while [ -e "$WORLD/gate" ]; do sleep 0.02; done
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, gitea: forgetest.NewGitea(t)}
-	binary(t) // before the clocks of the tests run
+	sentrytest.Binary(t) // before the clocks of the tests run
 	// Not below the binary's or Gitea's folders, and not t.TempDir: its name has no place in a socket's address.
 	var err error
 	if w.dir, err = os.MkdirTemp("", "sentry-endtoend-"); err != nil {

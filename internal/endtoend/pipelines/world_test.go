@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,42 +19,10 @@ import (
 	"sentry/internal/git/gittest"
 	"sentry/internal/kube/kubetest"
 	"sentry/internal/sentry"
+	"sentry/internal/sentry/sentrytest"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built.dir != "" {
-		_ = os.RemoveAll(built.dir)
-	}
-	os.Exit(code)
-}
-
-// built is the binary under test, made once.
-var built struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
-// binary builds Sentry as it is released: without C.
-func binary(t testing.TB) string {
-	t.Helper()
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "sentry-pipelines-binary-"); built.err != nil {
-			return
-		}
-		cmd := exec.Command("go", "build", "-o", filepath.Join(built.dir, "sentry"), ".")
-		cmd.Dir = filepath.Join("..", "..", "..")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("%w\n%s", err, out)
-		}
-	})
-	if built.err != nil {
-		t.Fatalf("cannot build sentry: %v", built.err)
-	}
-	return filepath.Join(built.dir, "sentry")
-}
+func TestMain(m *testing.M) { sentrytest.Main(m) }
 
 // patience is how long something may take that takes a moment: pods start, and other tests may have the processors.
 const patience = 3 * time.Minute
@@ -74,7 +41,7 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, cluster: kubetest.Find(t)}
-	binary(t)
+	sentrytest.Binary(t)
 	w.namespace, w.kubeconfig = w.cluster.Namespace(t), w.cluster.Kubeconfig
 	var err error
 	if w.dir, err = os.MkdirTemp("", "sentry-pipelines-"); err != nil { // t.TempDir's name has no place in a socket's address
@@ -140,7 +107,7 @@ func (w *world) config() string { return filepath.Join(w.dir, "sentry.yaml") }
 
 // command makes a command of Sentry's, in an environment that knows nothing of a cluster.
 func (w *world) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(binary(w.t), append([]string{"--config", w.config()}, args...)...)
+	cmd := exec.Command(sentrytest.Binary(w.t), append([]string{"--config", w.config()}, args...)...)
 	cmd.Env = []string{"PATH=" + filepath.Dir(w.cluster.Kubectl) + ":" + os.Getenv("PATH"), "HOME=" + w.dir}
 	return cmd
 }

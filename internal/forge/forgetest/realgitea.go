@@ -13,6 +13,8 @@ import (
 	"testing"
 	"text/template"
 	"time"
+
+	"sentry/internal/sentry/sentrytest"
 )
 
 // giteaINI is its configuration. What hashes a password thousands of times to slow down a thief does it ten times here; a
@@ -122,7 +124,7 @@ func freePort(t testing.TB) int {
 // giteaHome is where Gitea was built to.
 func giteaHome(t testing.TB) string {
 	t.Helper()
-	home := filepath.Join(projectRoot(t), ".cache", "gitea", "current")
+	home := filepath.Join(sentrytest.Root(t), ".cache", "gitea", "current")
 	if _, err := os.Stat(filepath.Join(home, "gitea")); err != nil {
 		if os.Getenv("SENTRY_NEED_GITEA") != "" {
 			t.Fatalf("there is no Gitea: %v; `make gitea` builds it", err)
@@ -133,25 +135,6 @@ func giteaHome(t testing.TB) string {
 		t.Fatalf("Gitea's templates are gone: %v; `make gitea` brings them back", err)
 	}
 	return home
-}
-
-// projectRoot is the folder above the test's in which what builds Gitea is.
-func projectRoot(t testing.TB) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "components", "gitea", "build")); err == nil {
-			return dir
-		}
-		above := filepath.Dir(dir)
-		if above == dir {
-			t.Fatal("this test runs outside of the project")
-		}
-		dir = above
-	}
 }
 
 func (g *giteaServer) ini() string     { return filepath.Join(g.dir, "app.ini") }

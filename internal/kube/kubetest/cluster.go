@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sentry/internal/sentry/sentrytest"
 )
 
 // Cluster is a Kubernetes with Tekton that answers.
@@ -35,7 +37,7 @@ type Cluster struct {
 // be configured.
 func Find(t testing.TB) *Cluster {
 	t.Helper()
-	c := &Cluster{dir: projectRoot(t)}
+	c := &Cluster{dir: sentrytest.Root(t)}
 	if err := c.find(); err != nil {
 		if os.Getenv("SENTRY_NEED_KUBE") != "" {
 			t.Fatalf("there is no Kubernetes: %v; `make cluster` starts one", err)
@@ -101,25 +103,6 @@ func sameFile(a, b string) bool {
 	}
 	y, err := os.Stat(b)
 	return err == nil && os.SameFile(x, y)
-}
-
-// projectRoot is the folder above the test's in which what starts the cluster is.
-func projectRoot(t testing.TB) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "components", "cluster", "up")); err == nil {
-			return dir
-		}
-		above := filepath.Dir(dir)
-		if above == dir {
-			t.Fatal("this test runs outside of the project")
-		}
-		dir = above
-	}
 }
 
 // NeedNode skips the test where pods only run on paper.
