@@ -120,6 +120,8 @@ type Kubernetes struct {
 	Namespaces []string
 	// Impersonate is the user as whom commands act; "" is Sentry itself.
 	Impersonate string
+	// Jobs is how the Jobs look in which deployments run; nil where nothing is said of them. See JobOf.
+	Jobs *JobSettings
 }
 
 // DeployKubernetes narrows Kubernetes for one repository. What is empty is as for all.
@@ -151,6 +153,8 @@ type Group struct {
 	// ReportTo says on which side: upstream (the default: the monitored repository), qa or both. qa is for a token that
 	// may not write upstream.
 	ReportTo string
+	// Executor is where the deployments of its members run: local or kubernetes; "" is local. See ExecutorOf.
+	Executor string
 }
 
 // Repository is what is monitored and how it is deployed.
@@ -195,6 +199,10 @@ type Deploy struct {
 	// Track is auto (the default: the deployment is as good as the PipelineRuns that its commands created) or off.
 	Track      string
 	Kubernetes DeployKubernetes
+	// Executor is where the deployments run; "" is as the group says. See ExecutorOf.
+	Executor string
+	// Job has all settings of this repository's Jobs; nil where they are those for all. See JobOf.
+	Job *JobSettings
 	// Commands are run in this order. None: Sentry creates the PipelineRuns of .tekton/ProjectName itself.
 	Commands []Command
 }
