@@ -10,8 +10,8 @@ import (
 	"sentry/internal/store"
 )
 
-// refusedFor is how long a refusal is believed: a right may be granted at the forge, where nothing here changes. Then the
-// next status is tried.
+// refusedFor is how long a refusal is believed: a right may be granted at the forge, where nothing here changes. Then what
+// was given up is tried once more.
 const refusedFor = time.Hour
 
 // destination is what a refusal is about.
@@ -26,6 +26,7 @@ type refusal struct {
 	secret sentry.Secret // what the token file held
 	since  time.Time     // by the monotonic clock
 	reason string
+	again  bool // it is tried once more: what comes of that ends the refusal, or begins another
 }
 
 // secretOf gives the token as it is now; none where it cannot be read.
@@ -46,7 +47,7 @@ func (s *Service) refuses(repo *config.Repository, target sentry.Target) string 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.refusals[destination{repo.Name, target}]
-	if r == nil || time.Since(r.since) >= refusedFor || r.side != sideOf(repo, target) || r.secret != secretOf(repo, target) {
+	if r == nil || r.again || r.changed(repo, target) {
 		return ""
 	}
 	return r.reason
@@ -74,7 +75,13 @@ func (s *Service) refuse(ctx context.Context, repo *config.Repository, d store.D
 	return nil
 }
 
-// accepts forgets that a destination refused, and brings back what is still worth saying.
+// changed reports whether a destination would be asked differently now.
+func (r *refusal) changed(repo *config.Repository, target sentry.Target) bool {
+	return r.side != sideOf(repo, target) || r.secret != secretOf(repo, target)
+}
+
+// accepts forgets that a destination refused, now that a status has arrived there, and brings back what is still worth
+// saying.
 func (s *Service) accepts(ctx context.Context, to destination) error {
 	s.mu.Lock()
 	_, refused := s.refusals[to]
@@ -83,29 +90,38 @@ func (s *Service) accepts(ctx context.Context, to destination) error {
 	if !refused {
 		return nil
 	}
+	s.log.Info("statuses are taken again", logger.KeyRepository, to.repository, "target", to.target)
+	return s.revive(ctx, to)
+}
+
+// revive lets what a destination refused wait again.
+func (s *Service) revive(ctx context.Context, to destination) error {
 	return s.persist(ctx, func(ctx context.Context) error {
-		revived, err := s.store.Revive(ctx, to.repository, to.target)
-		if err == nil {
-			s.log.Info("statuses are taken again", logger.KeyRepository, to.repository, "target", to.target, "given_up_before", revived)
-		}
+		_, err := s.store.Revive(ctx, to.repository, to.target)
 		return err
 	})
 }
 
-// reconsider looks whether what was refused would be asked for differently now.
+// reconsider tries again what was refused and would be asked for differently now, or was refused so long ago that the right
+// may have been granted.
 func (s *Service) reconsider(ctx context.Context) error {
 	cfg := s.config()
-	var changed []destination
+	var again []destination
 	s.mu.Lock()
 	for to, r := range s.refusals {
 		repo, ok := cfg.Repository(to.repository)
-		if !ok || r.side != sideOf(repo, to.target) || r.secret != secretOf(repo, to.target) {
-			changed = append(changed, to)
+		switch {
+		case !ok: // what waits is given up for that reason
+			delete(s.refusals, to)
+		case r.again || !r.changed(repo, to.target) && time.Since(r.since) < refusedFor:
+			continue
 		}
+		r.again = true
+		again = append(again, to)
 	}
 	s.mu.Unlock()
-	for _, to := range changed {
-		if err := s.accepts(ctx, to); err != nil {
+	for _, to := range again {
+		if err := s.revive(ctx, to); err != nil {
 			return err
 		}
 	}

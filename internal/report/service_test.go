@@ -538,19 +538,22 @@ func TestMissingRight(t *testing.T) {
 		if n := s.forges.asked(); n != 0 {
 			t.Errorf("%d requests", n)
 		}
+		told := len(s.unreported())
+		s.after(15 * time.Minute) // and it is tried, is refused again, and is not told of again
+		if n := s.forges.asked(); n != 1 || len(s.unreported()) != told {
+			t.Errorf("%d requests, told %d times", n, len(s.unreported())-told)
+		}
 		allowed = "all"
-		s.after(10 * time.Minute)
 		s.forges.told()
-		rollout()
-		s.after(time.Minute)
-		if got := s.forges.told(); strings.Count(got, "success") != 3 {
+		s.after(65 * time.Minute)
+		if got := s.forges.told(); strings.Count(got, "success") != 2 {
 			t.Error(got)
 		}
 
 		// A start is another chance, and says no second time what is known.
 		allowed = "nothing"
 		rollout()
-		told := len(s.unreported())
+		told = len(s.unreported())
 		s.stop()
 		s.forges.asked()
 		s.serve(s.Store)
