@@ -28,39 +28,6 @@ const (
 	graphqlPurse purse = "graphql" // queries
 )
 
-// rules are what an API documents of its limits.
-type rules struct {
-	// window is how long a budget lasts; 0: the API has none, or tells.
-	window time.Duration
-	// limit is what a purse has before the first answer has told; 0: not known.
-	limit int
-	// perMinute are the points that a purse may spend in any minute, whatever its budget has left; 0: any. A request that
-	// reads costs one, one that writes writePoints.
-	perMinute   map[purse]int
-	writePoints int
-	// busy is how much time the requests of a minute may take the other side, by purse; "" is for all together. 0: any.
-	busy map[purse]time.Duration
-	// betweenWrites is the time from one request that changes something to the next, writesPerHour how many there may be.
-	betweenWrites time.Duration
-	writesPerHour int
-	// concurrency is how many requests may be out at once.
-	concurrency int
-}
-
-// Politeness: how much of what the other side would allow is used.
-const (
-	reservePart  = 20               // one in so many requests of a budget is kept for statuses
-	burstTime    = time.Minute      // what was saved up may be spent at once, but no more than of so much time
-	minBurst     = 8                // and always this much
-	minuteShare  = 0.8              // of the points of a minute
-	unsaidPause  = time.Minute      // where the other side wants a pause but does not say how long; doubled each time
-	maxPause     = time.Hour        // nobody is left alone for longer, whatever they say
-	margin       = time.Second      // clocks differ: what begins again at 12:00:00 is asked at 12:00:01
-	patience     = 15 * time.Second // longer than this nobody who can ask otherwise waits
-	longestQueue = time.Minute      // who has no deadline waits no longer than this
-	maxQuiet     = 1000             // addresses that are remembered for being asked less often
-)
-
 // budget is what one credential may ask of one API. Requests wait in it for their turn: never inside a window that the
 // API has closed, spread over the time that what is left must last, those with the nearest deadline first, statuses
 // before all others, and from a reserve of their own where nothing else is left. Since deadlines pass, nobody starves.
@@ -81,25 +48,6 @@ type budget struct {
 	took    []taken       // in the last minute
 	usual   time.Duration // what a request takes
 	timer   *time.Timer
-}
-
-// window is what one purse has. All times are ours; the other side's clock was allowed for.
-type window struct {
-	limit     int // 0: not known
-	remaining int
-	reset     time.Time
-	until     time.Time // a refusal said that it is empty until then; answers that were under way may tell of more
-	length    time.Duration
-	out       int       // requests under way, of which it is not known whether remaining has them
-	used      int       // by us, since the window began
-	tokens    float64   // what may be spent at once
-	filled    time.Time // when tokens was right
-	spent     []spending
-}
-
-type spending struct {
-	at     time.Time
-	points int
 }
 
 // taken is how long a request took.
@@ -143,15 +91,6 @@ func (b *budget) configure(h Host) {
 	case b.own == nil || b.own.limit != h.RequestsPerHour:
 		b.own = newWindow(h.RequestsPerHour, time.Hour, time.Now())
 	}
-}
-
-func newWindow(limit int, length time.Duration, now time.Time) *window {
-	return &window{limit: limit, remaining: limit, reset: now.Add(length), length: length, filled: now, tokens: burst(limit, length)}
-}
-
-// burst is what may be spent at once of a budget that would last for a time.
-func burst(left int, lasting time.Duration) float64 {
-	return max(minBurst, float64(left)*min(1, float64(burstTime)/float64(max(lasting, 1))))
 }
 
 // wait waits until a request may be sent, but no longer than patience, which is longestQueue where it is 0. Where its turn
@@ -377,79 +316,6 @@ func (b *budget) grant(w *waiter, now time.Time) {
 	if w.writes && (b.betweenWrites > 0 || b.writesPerHour > 0) {
 		b.writes = append(b.writes, now)
 	}
-}
-
-// turn begins the next window where the last has ended.
-func (w *window) turn(now time.Time) {
-	if w.limit == 0 || w.length <= 0 || now.Before(w.reset.Add(margin)) {
-		return
-	}
-	gone := now.Sub(w.reset)/w.length + 1
-	w.reset = w.reset.Add(gone * w.length)
-	w.remaining, w.used = w.limit, 0
-}
-
-// free is what may still be used, without the reserve for who does not report.
-func (w *window) free(c class) int {
-	left := w.remaining - w.out
-	if c != reporting {
-		left -= w.limit / reservePart
-	}
-	return left
-}
-
-// fill adds what has become due since the last time.
-func (w *window) fill(now time.Time) (rate float64) {
-	w.turn(now)
-	left := max(time.Second, w.reset.Sub(now))
-	rate = max(0, float64(w.free(asking))) / left.Seconds()
-	w.tokens = min(burst(w.free(asking), left), w.tokens+rate*now.Sub(w.filled).Seconds())
-	w.filled = now
-	return rate
-}
-
-// moment is when n requests have their turn. out tells that they wait for the next window.
-func (w *window) moment(c class, n int, now time.Time) (at time.Time, out bool) {
-	if w.limit == 0 {
-		return now, false
-	}
-	rate := w.fill(now)
-	switch {
-	case now.Before(w.until):
-		return w.until, true
-	case w.free(c) < n:
-		return w.reset.Add(margin), true
-	case c == reporting || w.tokens >= float64(n):
-		return now, false
-	}
-	wait := time.Duration((float64(n) - w.tokens) / rate * float64(time.Second))
-	return now.Add(wait + time.Millisecond), false // later by what rounding could take
-}
-
-func (w *window) take(now time.Time) {
-	w.out++
-	w.used++
-	if w.limit > 0 {
-		w.fill(now)
-		w.tokens--
-	}
-}
-
-// minute is when points may be spent of those of a minute; 0 allowed: any.
-func (w *window) minute(points, allowed int, now time.Time) time.Time {
-	if allowed <= 0 {
-		return now
-	}
-	for len(w.spent) > 0 && now.Sub(w.spent[0].at) >= time.Minute+margin {
-		w.spent = w.spent[1:]
-	}
-	sum := points
-	for i := len(w.spent) - 1; i >= 0; i-- {
-		if sum += w.spent[i].points; sum > allowed {
-			return w.spent[i].at.Add(time.Minute + margin)
-		}
-	}
-	return now
 }
 
 // free tells that a request has ended, its answer read or not.

@@ -69,12 +69,6 @@ func (b *budget) exceeded(p purse, said time.Duration, reason string) time.Durat
 	return b.pauseFor(said, reason)
 }
 
-// drain notes that a purse is empty until its next window, by the word of a refusal. It gives how long that is.
-func (w *window) drain(now time.Time) time.Duration {
-	w.until = later(w.until, w.reset.Add(margin))
-	return w.until.Sub(now)
-}
-
 // pause closes the budget: for as long as was said, else for a minute, and twice as long each time that this was not
 // enough. The caller holds b.mu.
 func (b *budget) pause(said time.Duration, asked bool, reason string, now time.Time) time.Duration {
