@@ -10,6 +10,66 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
+func authKeys() *mapping[Auth] {
+	return &mapping[Auth]{
+		initial: func() Auth { return Auth{} },
+		keys: []key[Auth]{
+			{
+				name:  "username",
+				about: "The account that the token belongs to.",
+				value: text(func(a *Auth) *string { return &a.Username }, checkUsername),
+			}, {
+				name:  "token",
+				about: "An access token, best as a variable such as ${GITHUB_TOKEN}.",
+				value: token(),
+			}, {
+				name:  "token_file",
+				about: "A file that holds the token. It is read again when it changes.",
+				value: path(func(a *Auth) *string { return &a.TokenFile }),
+			}, {
+				name:  "ssh_key_file",
+				about: "The private key for an ssh address.",
+				value: path(func(a *Auth) *string { return &a.SSHKeyFile }),
+			}, {
+				name:  "known_hosts_file",
+				about: "The host keys to believe for an ssh address.",
+				value: path(func(a *Auth) *string { return &a.KnownHostsFile }),
+			}, {
+				name:  "app",
+				about: "The installation of a GitHub App, instead of a token.",
+				value: optional(func(a *Auth) **App { return &a.App }, appKeys),
+			},
+		},
+		after: checkAuth,
+	}
+}
+
+const maxAppID = 999_999_999_999
+
+func appKeys() *mapping[App] {
+	return &mapping[App]{
+		initial: func() App { return App{} },
+		keys: []key[App]{
+			{
+				name:     "id",
+				required: true,
+				about:    "The App ID, which the settings of the app show.",
+				value:    integer(func(a *App) *int64 { return &a.ID }, 1, maxAppID),
+			}, {
+				name:     "installation",
+				required: true,
+				about:    "The number at the end of the address of the installation's settings.",
+				value:    integer(func(a *App) *int64 { return &a.Installation }, 1, maxAppID),
+			}, {
+				name:     "private_key_file",
+				required: true,
+				about:    "A private key (PEM) of the app. It is read again when it changes.",
+				value:    path(func(a *App) *string { return &a.KeyFile }),
+			},
+		},
+	}
+}
+
 // token is an access token. It may be written out, which is worth a warning: configurations are shared and committed.
 func token() codec[Auth] {
 	c := parsed(

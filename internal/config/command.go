@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"sentry/internal/sentry"
@@ -11,6 +12,36 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 	"go.yaml.in/yaml/v4"
 )
+
+func commandKeys() *mapping[Command] {
+	return &mapping[Command]{
+		about:   "A command with options.",
+		initial: func() Command { return Command{} },
+		keys: []key[Command]{
+			{
+				name:  "name",
+				about: "What the step is called. By default the beginning of the script.",
+				value: text(func(c *Command) *string { return &c.Name }, checkStepName),
+			}, {
+				name:     "run",
+				required: true,
+				about:    "The script.",
+				value:    text(func(c *Command) *string { return &c.Run }, checkScript),
+			}, {
+				name:  "timeout",
+				about: "What ends the command. By default global.timeout.",
+				value: duration(func(c *Command) *time.Duration { return &c.Timeout }, time.Second, week),
+			}, {
+				name:  "retries",
+				about: "How often it is begun again after it failed.",
+				value: integer(func(c *Command) *int { return &c.Retries }, 0, 100),
+			},
+		},
+		after: func(_ *decoder, _ *place, _ *yaml.Node, given map[string]*yaml.Node, into *Command) {
+			into.named, into.limited = given["name"] != nil, given["timeout"] != nil
+		},
+	}
+}
 
 // commandCodec is a script, or a mapping with one and options for it.
 func commandCodec() codec[Command] {

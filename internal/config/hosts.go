@@ -9,6 +9,44 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
+const maxHosts = 1000
+
+func hostKeys() *mapping[Host] {
+	return &mapping[Host]{
+		about:   "A server.",
+		initial: func() Host { return Host{} },
+		keys: []key[Host]{
+			{
+				name:     "url",
+				required: true,
+				about:    "The scheme, host and port of the server, such as https://git.example.com. Without a path.",
+				value:    origin(func(h *Host) *string { return &h.Origin }),
+			}, {
+				name:  "ca_file",
+				about: "Certificates (PEM) to believe beside those of the system.",
+				value: path(func(h *Host) *string { return &h.CAFile }),
+			}, {
+				name:  "client_cert_file",
+				about: "The certificate (PEM) that Sentry shows the server.",
+				value: path(func(h *Host) *string { return &h.CertFile }),
+			}, {
+				name:  "client_key_file",
+				about: "The private key (PEM) of client_cert_file.",
+				value: path(func(h *Host) *string { return &h.KeyFile }),
+			}, {
+				name:  "requests_per_hour",
+				about: "The most that its API is asked with one credential, where it does not tell its limits.",
+				value: integer(func(h *Host) *int { return &h.RequestsPerHour }, 1, 100_000_000),
+			}, {
+				name:  "concurrency",
+				about: "The most that is asked of it at once.",
+				value: integer(func(h *Host) *int { return &h.Concurrency }, 1, 100),
+			},
+		},
+		after: checkHost,
+	}
+}
+
 // checkHost looks at the keys of one host together.
 func checkHost(d *decoder, at *place, n *yaml.Node, given map[string]*yaml.Node, h *Host) {
 	cert, key := given["client_cert_file"], given["client_key_file"]

@@ -5,11 +5,9 @@ import (
 	"time"
 
 	"sentry/internal/sentry"
-
-	"go.yaml.in/yaml/v4"
 )
 
-// The keys of the file, from the top down. This is the only list of them.
+// The keys of the file, from the top down; those of a section that has a file of its own are there. They are listed nowhere else.
 
 const (
 	week           = 7 * 24 * time.Hour
@@ -17,9 +15,6 @@ const (
 	maxBranches    = 1000 // patterns of one repository
 	maxCommands    = 1000
 	maxConcurrency = 1000
-	maxHosts       = 1000
-	maxAppID       = 999_999_999_999
-	maxNamespaces  = 100
 )
 
 // configKeys is built once: the tables refer to nothing that changes.
@@ -131,86 +126,6 @@ func globalKeys() *mapping[Global] {
 				value: nested(func(g *Global) *History { return &g.History }, historyKeys),
 			},
 		},
-	}
-}
-
-func hostKeys() *mapping[Host] {
-	return &mapping[Host]{
-		about:   "A server.",
-		initial: func() Host { return Host{} },
-		keys: []key[Host]{
-			{
-				name:     "url",
-				required: true,
-				about:    "The scheme, host and port of the server, such as https://git.example.com. Without a path.",
-				value:    origin(func(h *Host) *string { return &h.Origin }),
-			}, {
-				name:  "ca_file",
-				about: "Certificates (PEM) to believe beside those of the system.",
-				value: path(func(h *Host) *string { return &h.CAFile }),
-			}, {
-				name:  "client_cert_file",
-				about: "The certificate (PEM) that Sentry shows the server.",
-				value: path(func(h *Host) *string { return &h.CertFile }),
-			}, {
-				name:  "client_key_file",
-				about: "The private key (PEM) of client_cert_file.",
-				value: path(func(h *Host) *string { return &h.KeyFile }),
-			}, {
-				name:  "requests_per_hour",
-				about: "The most that its API is asked with one credential, where it does not tell its limits.",
-				value: integer(func(h *Host) *int { return &h.RequestsPerHour }, 1, 100_000_000),
-			}, {
-				name:  "concurrency",
-				about: "The most that is asked of it at once.",
-				value: integer(func(h *Host) *int { return &h.Concurrency }, 1, 100),
-			},
-		},
-		after: checkHost,
-	}
-}
-
-func kubernetesKeys() *mapping[Kubernetes] {
-	return &mapping[Kubernetes]{
-		initial: func() Kubernetes { return Kubernetes{} },
-		keys: []key[Kubernetes]{
-			{
-				name:  "kubeconfig",
-				about: "A kubeconfig file with the credentials that Sentry uses and that commands never see. By default those of the pod that it runs in.",
-				value: path(func(k *Kubernetes) *string { return &k.Kubeconfig }),
-			}, {
-				name:  "context",
-				about: "The context of the kubeconfig file. By default its current one.",
-				value: text(func(k *Kubernetes) *string { return &k.Context }, checkKubeName),
-			}, {
-				name:  "namespaces",
-				about: "The namespaces that commands may reach; the first is the one they are in. By default what the credentials allow, in that of the context or of the pod.",
-				value: namespaces(func(k *Kubernetes) *[]string { return &k.Namespaces }),
-			}, {
-				name:  "impersonate",
-				about: "The user as whom commands reach the cluster, such as system:serviceaccount:qa:deployer. By default as Sentry itself.",
-				value: text(func(k *Kubernetes) *string { return &k.Impersonate }, checkKubeName),
-			},
-		},
-		after: checkKubernetes,
-	}
-}
-
-func deployKubernetesKeys() *mapping[DeployKubernetes] {
-	return &mapping[DeployKubernetes]{
-		initial: func() DeployKubernetes { return DeployKubernetes{} },
-		keys: []key[DeployKubernetes]{
-			{
-				name:  "namespaces",
-				about: "Of the namespaces under kubernetes, those that the commands of this repository may reach; the first is the one they are in.",
-				value: namespaces(func(k *DeployKubernetes) *[]string { return &k.Namespaces }),
-			}, {
-				name:  "impersonate",
-				about: "The user as whom the commands of this repository reach the cluster. By default as kubernetes.impersonate says.",
-				value: text(func(k *DeployKubernetes) *string { return &k.Impersonate }, checkKubeName),
-			},
-		},
-		after: checkDeployKubernetes,
 	}
 }
 
@@ -408,94 +323,6 @@ func deployKeys() *mapping[Deploy] {
 			},
 		},
 		after: checkDeploy,
-	}
-}
-
-func commandKeys() *mapping[Command] {
-	return &mapping[Command]{
-		about:   "A command with options.",
-		initial: func() Command { return Command{} },
-		keys: []key[Command]{
-			{
-				name:  "name",
-				about: "What the step is called. By default the beginning of the script.",
-				value: text(func(c *Command) *string { return &c.Name }, checkStepName),
-			}, {
-				name:     "run",
-				required: true,
-				about:    "The script.",
-				value:    text(func(c *Command) *string { return &c.Run }, checkScript),
-			}, {
-				name:  "timeout",
-				about: "What ends the command. By default global.timeout.",
-				value: duration(func(c *Command) *time.Duration { return &c.Timeout }, time.Second, week),
-			}, {
-				name:  "retries",
-				about: "How often it is begun again after it failed.",
-				value: integer(func(c *Command) *int { return &c.Retries }, 0, 100),
-			},
-		},
-		after: func(_ *decoder, _ *place, _ *yaml.Node, given map[string]*yaml.Node, into *Command) {
-			into.named, into.limited = given["name"] != nil, given["timeout"] != nil
-		},
-	}
-}
-
-func authKeys() *mapping[Auth] {
-	return &mapping[Auth]{
-		initial: func() Auth { return Auth{} },
-		keys: []key[Auth]{
-			{
-				name:  "username",
-				about: "The account that the token belongs to.",
-				value: text(func(a *Auth) *string { return &a.Username }, checkUsername),
-			}, {
-				name:  "token",
-				about: "An access token, best as a variable such as ${GITHUB_TOKEN}.",
-				value: token(),
-			}, {
-				name:  "token_file",
-				about: "A file that holds the token. It is read again when it changes.",
-				value: path(func(a *Auth) *string { return &a.TokenFile }),
-			}, {
-				name:  "ssh_key_file",
-				about: "The private key for an ssh address.",
-				value: path(func(a *Auth) *string { return &a.SSHKeyFile }),
-			}, {
-				name:  "known_hosts_file",
-				about: "The host keys to believe for an ssh address.",
-				value: path(func(a *Auth) *string { return &a.KnownHostsFile }),
-			}, {
-				name:  "app",
-				about: "The installation of a GitHub App, instead of a token.",
-				value: optional(func(a *Auth) **App { return &a.App }, appKeys),
-			},
-		},
-		after: checkAuth,
-	}
-}
-
-func appKeys() *mapping[App] {
-	return &mapping[App]{
-		initial: func() App { return App{} },
-		keys: []key[App]{
-			{
-				name:     "id",
-				required: true,
-				about:    "The App ID, which the settings of the app show.",
-				value:    integer(func(a *App) *int64 { return &a.ID }, 1, maxAppID),
-			}, {
-				name:     "installation",
-				required: true,
-				about:    "The number at the end of the address of the installation's settings.",
-				value:    integer(func(a *App) *int64 { return &a.Installation }, 1, maxAppID),
-			}, {
-				name:     "private_key_file",
-				required: true,
-				about:    "A private key (PEM) of the app. It is read again when it changes.",
-				value:    path(func(a *App) *string { return &a.KeyFile }),
-			},
-		},
 	}
 }
 

@@ -11,6 +11,52 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
+const maxNamespaces = 100
+
+func kubernetesKeys() *mapping[Kubernetes] {
+	return &mapping[Kubernetes]{
+		initial: func() Kubernetes { return Kubernetes{} },
+		keys: []key[Kubernetes]{
+			{
+				name:  "kubeconfig",
+				about: "A kubeconfig file with the credentials that Sentry uses and that commands never see. By default those of the pod that it runs in.",
+				value: path(func(k *Kubernetes) *string { return &k.Kubeconfig }),
+			}, {
+				name:  "context",
+				about: "The context of the kubeconfig file. By default its current one.",
+				value: text(func(k *Kubernetes) *string { return &k.Context }, checkKubeName),
+			}, {
+				name:  "namespaces",
+				about: "The namespaces that commands may reach; the first is the one they are in. By default what the credentials allow, in that of the context or of the pod.",
+				value: namespaces(func(k *Kubernetes) *[]string { return &k.Namespaces }),
+			}, {
+				name:  "impersonate",
+				about: "The user as whom commands reach the cluster, such as system:serviceaccount:qa:deployer. By default as Sentry itself.",
+				value: text(func(k *Kubernetes) *string { return &k.Impersonate }, checkKubeName),
+			},
+		},
+		after: checkKubernetes,
+	}
+}
+
+func deployKubernetesKeys() *mapping[DeployKubernetes] {
+	return &mapping[DeployKubernetes]{
+		initial: func() DeployKubernetes { return DeployKubernetes{} },
+		keys: []key[DeployKubernetes]{
+			{
+				name:  "namespaces",
+				about: "Of the namespaces under kubernetes, those that the commands of this repository may reach; the first is the one they are in.",
+				value: namespaces(func(k *DeployKubernetes) *[]string { return &k.Namespaces }),
+			}, {
+				name:  "impersonate",
+				about: "The user as whom the commands of this repository reach the cluster. By default as kubernetes.impersonate says.",
+				value: text(func(k *DeployKubernetes) *string { return &k.Impersonate }, checkKubeName),
+			},
+		},
+		after: checkDeployKubernetes,
+	}
+}
+
 // kubernetesCodec is the cluster. Being given means something even where nothing is in it: the cluster of the pod.
 func kubernetesCodec() codec[Config] {
 	c := optional(func(c *Config) **Kubernetes { return &c.Kubernetes }, kubernetesKeys)
