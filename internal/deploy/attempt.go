@@ -34,6 +34,8 @@ type attempt struct {
 	noCluster error             // why there is none where one is configured
 	access    Access            // of the commands to the cluster; nil for none
 	watched   map[string]func() // by namespace, what ends the watch
+
+	place place
 }
 
 // carryOut does the steps in order and stops at the first that does not succeed.
@@ -47,12 +49,7 @@ func (a *attempt) carryOut(ctx context.Context) Outcome {
 	if outcome := a.clearEarlier(ctx); outcome.Status != sentry.Succeeded {
 		return outcome
 	}
-	if outcome := a.clone(ctx); outcome.Status != sentry.Succeeded {
-		return outcome
-	}
-	outcome := a.work(ctx)
-	a.closeAccess()
-	return a.seeOut(ctx, outcome)
+	return a.seeOut(ctx, a.place.perform(ctx, a))
 }
 
 // work does what there is to do in the tree.

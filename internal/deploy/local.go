@@ -64,6 +64,7 @@ func (l *Local) want(r *config.Repository, since time.Time) git.Want {
 func (l *Local) attempt(job Job, save func(sentry.Deployment) error, fail context.CancelCauseFunc) *attempt {
 	a := &attempt{
 		Local: l, job: job, d: job.Deployment, keep: newKeeper(job.Deployment, save, fail), now: l.Now, dir: l.workspace(job.Deployment),
+		place: here{},
 	}
 	if a.now == nil {
 		a.now = time.Now
