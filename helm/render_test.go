@@ -289,6 +289,7 @@ func TestRender(t *testing.T) {
 		}, func(t *testing.T, r release) {
 			ingress := map[string]any(r.only(t, "Ingress"))
 			want(t, "the Ingress", ingress, "/hooks", "spec", "rules", 0, "http", "paths", 0, "path")
+			want(t, "the Ingress", ingress, "/rollouts", "spec", "rules", 0, "http", "paths", 1, "path")
 			want(t, "the Ingress", ingress, "sentry.example.com", "spec", "tls", 0, "hosts", 0)
 		}},
 		"metrics for Prometheus": {values{

@@ -68,7 +68,7 @@ type Global struct {
 	Listen string
 	// Metrics is local (the default: /metrics is told at a loopback address only) or open: at any, to everybody.
 	Metrics string
-	// PublicURL is where people reach Sentry's page: what links in statuses begin with. No slash at its end; "" for none.
+	// PublicURL is where people reach the address of listen: what links in statuses begin with. No slash at its end; "" for none.
 	PublicURL string
 	// WebhookSecret verifies the webhooks of every repository that has no secret of its own. Without any, no webhook is
 	// taken.

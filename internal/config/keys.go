@@ -102,7 +102,7 @@ func globalKeys() *mapping[Global] {
 				value: oneOf(func(g *Global) *string { return &g.Metrics }, MetricsLocal, MetricsOpen),
 			}, {
 				name:  "public_url",
-				about: "Where people reach Sentry's page, for the links in statuses.",
+				about: "Where people reach the address of listen, for the links in statuses.",
 				value: publicURL(func(g *Global) *string { return &g.PublicURL }),
 			}, {
 				name:  "webhook_secret_file",

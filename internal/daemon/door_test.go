@@ -90,6 +90,7 @@ func TestTheDoorAnswersWhatTellsNothing(t *testing.T) {
 	}{
 		{"GET", "/healthz", "", 200, "ok"},
 		{"GET", "/healthz", "evil.example", 200, "ok"},
+		{"GET", "/rollouts/1-qe6ur", "sentry.example.org", 200, "sentry show 1-qe6ur"},
 		{"GET", "/metrics", "", 200, "sentry_info{version=\"test\"} 1"},
 		{"GET", "/metrics", "sentry.example.org", 200, "go_goroutines"},
 		{"GET", "/metrics", "localhost", 200, "process_open_fds"},

@@ -12,7 +12,7 @@ import (
 type errAnonymous struct{}
 
 func (errAnonymous) Error() string {
-	return "only /healthz and webhooks are answered here, where callers cannot prove who they are; on the machine itself `sentry` asks through a socket"
+	return "only /healthz, webhooks and the links of statuses are answered here, where callers cannot prove who they are; on the machine itself `sentry` asks through a socket"
 }
 
 // Is makes it an ErrUnauthenticated.

@@ -26,6 +26,7 @@ func table() []Route {
 	const get, post = http.MethodGet, http.MethodPost
 	return []Route{
 		{get, "/healthz", RoleNone, false, "Whether this process is alive. Asks nobody and tells nothing.", (*handler).healthz},
+		{get, "/rollouts/{id}", RoleNone, false, "Where the links in statuses lead: how to ask about that rollout. Looks nothing up and tells nothing.", (*handler).signpost},
 		{get, "/metrics", RoleRead, false, "What is counted and measured, in the text format of Prometheus.", (*handler).metrics},
 		{post, "/hooks/{forge}", RoleNone, false, "A webhook of github, gitlab, gitea (and Forgejo) or generic, signed with a secret of webhooks. Hastens the repositories that it is about; tells nothing.", (*handler).hook},
 		{post, "/hooks/{forge}/{repository}", RoleNone, false, "The same for the webhook of one repository, by its configured name.", (*handler).hook},
