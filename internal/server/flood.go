@@ -21,10 +21,17 @@ type flood struct {
 
 // visitor is a remote address; flood.mu guards it. One that was forgotten while it visits goes on counting for all.
 type visitor struct {
+	many   bool // it stands for any number of senders: only what holds for all is asked of it
 	limit  *rate.Limiter
 	inside int // visits that go on
 	held   int // bytes
 }
+
+// allow takes units of what a visitor may use.
+func (v *visitor) allow(now time.Time, units int) bool { return v.many || v.limit.AllowN(now, units) }
+
+// fits reports whether a visitor may have so many visits, or bytes, where one may have most.
+func (v *visitor) fits(n, most int) bool { return v.many || n <= most }
 
 // visit is one request.
 type visit struct {
@@ -59,11 +66,11 @@ func (f *flood) enter(remote string, now time.Time) (v *visit, ok bool) {
 	address := addressOf(remote)
 	by, known := f.visitors.get(address)
 	if !known {
-		by = &visitor{limit: rate.NewLimiter(rateOfOne, burstOfOne)}
+		by = &visitor{many: address.IsLoopback(), limit: rate.NewLimiter(rateOfOne, burstOfOne)}
 		f.visitors.put(address, by)
 	}
 	// The address first: who is refused takes nothing from the others.
-	if by.inside >= insideOfOne || f.inside >= insideOfAll || !by.limit.AllowN(now, 1) || !f.total.AllowN(now, 1) {
+	if !by.fits(by.inside+1, insideOfOne) || f.inside >= insideOfAll || !by.allow(now, 1) || !f.total.AllowN(now, 1) {
 		return nil, false
 	}
 	by.inside++
@@ -76,14 +83,14 @@ func (v *visit) spend(bytes int, now time.Time) bool {
 	v.flood.mu.Lock()
 	defer v.flood.mu.Unlock()
 	units := bytes / unit
-	return v.by.limit.AllowN(now, min(units, burstOfOne)) && v.flood.total.AllowN(now, min(units, burstOfAll))
+	return v.by.allow(now, min(units, burstOfOne)) && v.flood.total.AllowN(now, min(units, burstOfAll))
 }
 
 // hold takes so many bytes of memory until the visit ends.
 func (v *visit) hold(bytes int) bool {
 	v.flood.mu.Lock()
 	defer v.flood.mu.Unlock()
-	if v.flood.held+bytes > memoryOfAll || v.by.held+bytes > memoryOfOne {
+	if v.flood.held+bytes > memoryOfAll || !v.by.fits(v.by.held+bytes, memoryOfOne) {
 		return false
 	}
 	v.held += bytes
@@ -102,14 +109,15 @@ func (v *visit) leave() {
 }
 
 // addressOf is whom a request counts for: an IPv4 address, a network of IPv6, or, for everything without an address, the
-// zero Addr. What a proxy says of its callers is not looked at, as anybody can say it.
+// zero Addr. What a proxy says of its callers is not looked at, as anybody can say it. A proxy on this machine, which
+// stands for all of them, has a loopback address, and none other has.
 func addressOf(remote string) netip.Addr {
 	at, err := netip.ParseAddrPort(remote)
 	if err != nil {
 		return netip.Addr{}
 	}
 	address := at.Addr().Unmap().WithZone("")
-	if address.Is6() {
+	if address.Is6() && !address.IsLoopback() {
 		if network, err := address.Prefix(prefixOfIPv6); err == nil {
 			return network.Addr()
 		}

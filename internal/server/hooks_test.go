@@ -786,6 +786,20 @@ func TestWebhookMemoryIsBounded(t *testing.T) {
 	if !one.hold(memoryOfOne) || one.hold(1) {
 		t.Error("one address takes more than its share")
 	}
+	one.leave()
+	var proxy *visit
+	for range insideOfAll {
+		var ok bool
+		if proxy, ok = f.enter("127.0.0.1:1", now.Add(time.Hour)); !ok {
+			t.Fatal("a proxy is refused")
+		}
+	}
+	if proxy.hold(memoryOfAll+1) || !proxy.hold(memoryOfAll) {
+		t.Error("a proxy takes more or less than there is")
+	}
+	if _, ok := f.enter("127.0.0.1:1", now.Add(time.Hour)); ok {
+		t.Error("more are inside than there is room for")
+	}
 }
 
 func TestWebhookFloods(t *testing.T) {
@@ -838,6 +852,13 @@ func TestWebhookFloods(t *testing.T) {
 	if code := send("10.200.0.1:1"); code != 401 {
 		t.Errorf("when it is over: %d", code)
 	}
+	// A proxy on this machine stands for everybody: what one of them sends too much is not held against the others.
+	for _, proxy := range []string{"127.0.0.1:1234", "127.8.8.8:1", "[::1]:1234", "[::ffff:127.0.0.1]:1"} {
+		w.now = w.now.Add(time.Hour)
+		if got = count(1000, func(int) string { return proxy }); got[401] != burstOfAll {
+			t.Errorf("through a proxy at %s: %v", proxy, got)
+		}
+	}
 	// What comes through the socket is one visitor, too.
 	w.now = w.now.Add(time.Hour)
 	if got = count(1000, func(int) string { return "@" }); got[401] != burstOfOne {
@@ -862,6 +883,7 @@ func TestWebhookFloodOfLargeBodies(t *testing.T) {
 func TestWebhookAddresses(t *testing.T) {
 	for remote, want := range map[string]string{
 		"192.0.2.1:80": "192.0.2.1", "[2001:db8:1:2:3:4:5:6]:80": "2001:db8:1:2::", "[::ffff:192.0.2.1]:80": "192.0.2.1", "[fe80::1%eth0]:80": "fe80::",
+		"127.0.0.1:80": "127.0.0.1", "[::1]:80": "::1", "[::2]:80": "::",
 		"": "invalid IP", "@": "invalid IP", "pipe": "invalid IP",
 	} {
 		if got := addressOf(remote).String(); got != want {
