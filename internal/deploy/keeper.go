@@ -11,7 +11,8 @@ import (
 	"sentry/internal/sentry"
 )
 
-// maxPipelineRuns is how many pipeline runs one deployment may create: a loop in a script must not fill the state.
+// maxPipelineRuns is how many pipeline runs one attempt at a deployment may create: a loop in a script must not fill the
+// state.
 const maxPipelineRuns = 1000
 
 // progressPause is the shortest time between two saves of how pipeline runs go on, which is for people to look at.
@@ -84,12 +85,22 @@ func (k *keeper) Intend(run sentry.PipelineRun) error {
 	switch {
 	case k.ended:
 		return errAttemptEnded
-	case len(k.runs) >= maxPipelineRuns:
-		return fmt.Errorf("the deployment has created %d pipeline runs, and may not create more", len(k.runs))
+	case k.count() >= maxPipelineRuns:
+		return fmt.Errorf("attempt %d of the deployment has created %d pipeline runs, and may not create more", k.attempt, maxPipelineRuns)
 	}
 	run.Attempt, run.Status, run.Untracked = k.attempt, sentry.Pending, k.untracked
 	k.runs = append(k.runs, run)
 	return k.flush()
+}
+
+// count tells how many pipeline runs the attempt has created, or is about to. The caller has the lock.
+func (k *keeper) count() (n int) {
+	for _, run := range k.runs {
+		if run.Attempt == k.attempt {
+			n++
+		}
+	}
+	return n
 }
 
 // Created saves what a pipeline run is called. A crash after it: it is found by its UID.
