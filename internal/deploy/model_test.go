@@ -193,8 +193,8 @@ func (l *life) Claim(ctx context.Context, id string, version int64, p store.Plan
 	return r, err
 }
 
-func (l *life) TakeOver(ctx context.Context, id string) (r sentry.Rollout, err error) {
-	err = l.write(func() error { r, err = l.Store.TakeOver(ctx, id); return err })
+func (l *life) TakeOver(ctx context.Context, id string, interrupted bool) (r sentry.Rollout, err error) {
+	err = l.write(func() error { r, err = l.Store.TakeOver(ctx, id, interrupted); return err })
 	return r, err
 }
 

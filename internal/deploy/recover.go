@@ -34,7 +34,7 @@ func (s *Service) Recover() error {
 func (s *Service) recoverOne(ctx context.Context, old sentry.Rollout) error {
 	work, a := s.enlist(old.Group, old.ID, old.Deployments)
 	cfg := s.config()
-	rollout, over, err := s.takeOver(ctx, cfg, old.ID)
+	rollout, over, err := s.takeOver(ctx, cfg, old)
 	if err != nil {
 		s.dismiss(old.Group, a)
 		return err
@@ -54,9 +54,9 @@ func (s *Service) recoverOne(ctx context.Context, old sentry.Rollout) error {
 }
 
 // takeOver makes a rollout ours, and tells how it ends unless it is to begin again.
-func (s *Service) takeOver(ctx context.Context, cfg *config.Config, id string) (rollout sentry.Rollout, over *ending, err error) {
+func (s *Service) takeOver(ctx context.Context, cfg *config.Config, old sentry.Rollout) (rollout sentry.Rollout, over *ending, err error) {
 	err = s.persist(ctx, func(ctx context.Context) (err error) {
-		rollout, err = s.store.TakeOver(ctx, id)
+		rollout, err = s.store.TakeOver(ctx, old.ID, interrupted(old))
 		return err
 	})
 	if err != nil {
@@ -74,13 +74,21 @@ func (s *Service) takeOver(ctx context.Context, cfg *config.Config, id string) (
 		over.follow = true
 	case !configured:
 		over = giveUp("Sentry died meanwhile, and group %s is no longer configured", rollout.Group)
-	case rollout.Attempt > 1+sentry.MaxInterruptions:
-		over = giveUp("interrupted %d times: it may be what ends Sentry", rollout.Attempt-1)
+	case rollout.Interruptions > sentry.MaxInterruptions:
+		over = giveUp("interrupted %d times: it may be what ends Sentry", rollout.Interruptions)
 	}
 	if over != nil && !over.follow {
 		return rollout, over, nil
 	}
 	return rollout, over, s.decideAdopted(ctx, rollout)
+}
+
+// interrupted reports whether the end of Sentry cut something off that begins again. What is only followed on was not: it
+// cannot be what ends Sentry.
+func interrupted(r sentry.Rollout) bool {
+	runs := func(d sentry.Deployment) bool { return d.Status == sentry.Running }
+	cut := func(d sentry.Deployment) bool { return runs(d) && !resumable(d) }
+	return slices.ContainsFunc(r.Deployments, cut) || !slices.ContainsFunc(r.Deployments, runs)
 }
 
 // decideAdopted writes down for which deployments no command runs again.

@@ -23,7 +23,7 @@ type Store interface {
 	Later(ctx context.Context, group, rolloutID string) ([]sentry.Change, error)
 	Claim(ctx context.Context, id string, version int64, p store.Plan) (sentry.Rollout, error)
 	Left(ctx context.Context) ([]sentry.Rollout, error)
-	TakeOver(ctx context.Context, id string) (sentry.Rollout, error)
+	TakeOver(ctx context.Context, id string, interrupted bool) (sentry.Rollout, error)
 	SaveDeployment(ctx context.Context, d sentry.Deployment) error
 	Finish(ctx context.Context, id string, st sentry.Status, reason string) error
 	Cancel(ctx context.Context, id, by, reason string) (sentry.Status, error)

@@ -244,7 +244,7 @@ func (h *history) play(t *testing.T) []string {
 // runs gives the rollouts that run, taken over where a dead one has left them.
 func (th *theatre) runs() []sentry.Rollout {
 	for _, r := range must(th.Left(context.Background()))(th) {
-		must(th.TakeOver(context.Background(), r.ID))(th)
+		must(th.TakeOver(context.Background(), r.ID, true))(th)
 	}
 	list, err := th.Rollouts(context.Background(), store.Filter{Status: []sentry.Status{sentry.Running}})
 	th.must(err)
@@ -266,7 +266,7 @@ func (th *theatre) do(e event) {
 		for _, r := range th.runs() {
 			if e.what == "interrupt" {
 				th.restart() // only what an older epoch has left can be taken over
-				r = must(th.TakeOver(context.Background(), r.ID))(th)
+				r = must(th.TakeOver(context.Background(), r.ID, true))(th)
 			}
 			th.pin(r, fmt.Sprint("q", e.which%2), r.Attempt)
 		}

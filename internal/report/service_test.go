@@ -229,7 +229,7 @@ func TestInterrupted(t *testing.T) {
 		s.t.Cleanup(func() { s.must(next.Close()) })
 		s.Store = next
 		s.serve(next)
-		r, err = s.TakeOver(context.Background(), r.ID)
+		r, err = s.TakeOver(context.Background(), r.ID, true)
 		s.must(err)
 		s.pin(r, "q2", 2)
 		s.after(time.Second)

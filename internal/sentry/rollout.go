@@ -43,7 +43,7 @@ const (
 	Hold  OnInterrupt = "hold"
 )
 
-// MaxInterruptions is how often an interrupted rollout is begun again before it is given up as interrupted.
+// MaxInterruptions is how often a rollout is begun again whose commands were interrupted, before it is given up as interrupted.
 const MaxInterruptions = 3
 
 // Duration is a time.Duration that reads and writes itself as text ("15m0s") in JSON.
@@ -105,19 +105,21 @@ type Trigger struct {
 
 // Rollout is one run of a group.
 type Rollout struct {
-	ID          string        `json:"id"`
-	Group       string        `json:"group"`
-	Status      Status        `json:"status"`
-	Reason      string        `json:"reason"`
-	Trigger     Trigger       `json:"trigger"`
-	Policy      *Policy       `json:"policy,omitempty"` // nil until it is planned
-	Vector      []VectorEntry `json:"vector"`
-	Attempt     int           `json:"attempt"` // 1 when it first ran; grows after an interruption
-	RecordedAt  time.Time     `json:"recorded_at"`
-	StartedAt   time.Time     `json:"started_at,omitzero"`
-	FinishedAt  time.Time     `json:"finished_at,omitzero"`
-	CanceledBy  string        `json:"canceled_by,omitempty"` // who asked to cancel it, whether or not it has ended yet
-	Deployments []Deployment  `json:"deployments"`
+	ID      string        `json:"id"`
+	Group   string        `json:"group"`
+	Status  Status        `json:"status"`
+	Reason  string        `json:"reason"`
+	Trigger Trigger       `json:"trigger"`
+	Policy  *Policy       `json:"policy,omitempty"` // nil until it is planned
+	Vector  []VectorEntry `json:"vector"`
+	Attempt int           `json:"attempt"` // 1 when it first ran; grows with each start of Sentry that goes on with it
+	// Interruptions is how often Sentry ended while its commands ran. To follow pipeline runs on is none.
+	Interruptions int          `json:"interruptions,omitempty"`
+	RecordedAt    time.Time    `json:"recorded_at"`
+	StartedAt     time.Time    `json:"started_at,omitzero"`
+	FinishedAt    time.Time    `json:"finished_at,omitzero"`
+	CanceledBy    string       `json:"canceled_by,omitempty"` // who asked to cancel it, whether or not it has ended yet
+	Deployments   []Deployment `json:"deployments"`
 }
 
 // VectorEntry is one watch of the vector: the commits of all watches of the group that a rollout stands for.

@@ -168,7 +168,7 @@ func TestMessages(t *testing.T) {
 	noError(t, s.SaveDeployment(t.Context(), d)) // nothing new
 	closed(t, s)
 	s = openDir(t, dir)
-	r = must(s.TakeOver(t.Context(), r.ID))(t)
+	r = must(s.TakeOver(t.Context(), r.ID, true))(t)
 	d = r.Deployments[0]
 	d.Attempt = 2
 	d.Source = nil
@@ -577,7 +577,7 @@ func TestOldState(t *testing.T) {
 	if len(left) != 1 {
 		t.Fatalf("%+v", left)
 	}
-	r := must(s.TakeOver(t.Context(), left[0].ID))(t)
+	r := must(s.TakeOver(t.Context(), left[0].ID, true))(t)
 	deployed(t, s, r)
 	noError(t, s.Finish(t.Context(), r.ID, sentry.Succeeded, ""))
 	expand(t, s)

@@ -218,7 +218,7 @@ func afterwards(t *testing.T, dir string, told int) {
 		t.Fatalf("%d was recorded, after the start it is %d", told, got)
 	}
 	for _, r := range must(s.Left(t.Context()))(t) {
-		must(s.TakeOver(t.Context(), r.ID))(t)
+		must(s.TakeOver(t.Context(), r.ID, true))(t)
 	}
 	nothingLostNorDoubled(t, s)
 	healthy(t, s)

@@ -26,12 +26,12 @@ func (s *Store) Left(ctx context.Context) ([]sentry.Rollout, error) {
 	return left, err
 }
 
-// TakeOver makes a running rollout of an older epoch ours: owner and epoch change, the attempt grows, and steps that were
-// left running are interrupted. Deployments that were left running stay so until the next attempt begins or they are
+// TakeOver makes a running rollout of an older epoch ours: owner and epoch change, the attempt grows, the interruptions do
+// where interrupted says that there was one, and steps that were left running are interrupted. Deployments that were left running stay so until the next attempt begins or they are
 // ended. Taken over twice in one epoch it changes once: recovery may be interrupted and begun again.
 //
 // Errors: ErrFinal, ErrStale where it does not run, ErrNotFound.
-func (s *Store) TakeOver(ctx context.Context, id string) (sentry.Rollout, error) {
+func (s *Store) TakeOver(ctx context.Context, id string, interrupted bool) (sentry.Rollout, error) {
 	var taken sentry.Rollout
 	err := s.write(ctx, func(t *tx) error {
 		v, err := t.find(id)
@@ -44,7 +44,7 @@ func (s *Store) TakeOver(ctx context.Context, id string) (sentry.Rollout, error)
 			return fmt.Errorf("%w: it does not run", ErrStale)
 		}
 		if v.epoch != t.epoch {
-			if err := t.takeOver(v); err != nil {
+			if err := t.takeOver(v, interrupted); err != nil {
 				return err
 			}
 			if v, err = t.find(v.ID); err != nil {
@@ -63,9 +63,10 @@ func (s *Store) TakeOver(ctx context.Context, id string) (sentry.Rollout, error)
 	return taken, nil
 }
 
-func (t *tx) takeOver(v *rolloutRow) error {
-	err := t.exec(`UPDATE rollouts SET attempt = attempt + 1, owner = ?, epoch = ? WHERE sequence = ? AND status = 'running' AND epoch = ?`,
-		t.owner, t.epoch, v.sequence, v.epoch)
+func (t *tx) takeOver(v *rolloutRow, interrupted bool) error {
+	err := t.exec(`UPDATE rollouts SET attempt = attempt + 1, interruptions = interruptions + ?, owner = ?, epoch = ?
+		WHERE sequence = ? AND status = 'running' AND epoch = ?`,
+		interrupted, t.owner, t.epoch, v.sequence, v.epoch)
 	if err != nil {
 		return err
 	}

@@ -34,15 +34,15 @@ func TestTakeOver(t *testing.T) {
 	if len(left) != 1 || left[0].ID != r.ID || left[0].Attempt != 1 || left[0].Deployments[0].Steps[1].Status != sentry.Running {
 		t.Fatalf("%+v", left)
 	}
-	taken := must(s.TakeOver(t.Context(), r.ID))(t)
+	taken := must(s.TakeOver(t.Context(), r.ID, true))(t)
 	want := left[0]
-	want.Attempt = 2
+	want.Attempt, want.Interruptions = 2, 1
 	step := &want.Deployments[0].Steps[1]
 	step.Status, step.Reason, step.FinishedAt = sentry.Interrupted, taken.Deployments[0].Steps[1].Reason, taken.Deployments[0].Steps[1].FinishedAt
 	if diff := cmp.Diff(want, taken); diff != "" || step.Reason == "" || step.FinishedAt.IsZero() {
 		t.Errorf("taken over: %s", diff)
 	}
-	if diff := cmp.Diff(taken, must(s.TakeOver(t.Context(), r.ID))(t)); diff != "" {
+	if diff := cmp.Diff(taken, must(s.TakeOver(t.Context(), r.ID, true))(t)); diff != "" {
 		t.Errorf("taken over again: %s", diff)
 	}
 	if left := must(s.Left(t.Context()))(t); len(left) != 0 {
@@ -66,12 +66,12 @@ func TestTakeOver(t *testing.T) {
 	if diff := cmp.Diff([]string{"1.1 succeeded", "1.2 interrupted", "2.1 succeeded"}, steps); diff != "" {
 		t.Error(diff)
 	}
-	_, err := s.TakeOver(t.Context(), r.ID)
+	_, err := s.TakeOver(t.Context(), r.ID, true)
 	wants(t, err, ErrFinal)
 	record(t, s, see("a", "3"))
-	_, err = s.TakeOver(t.Context(), pending(t, s, "g").Rollout.ID)
+	_, err = s.TakeOver(t.Context(), pending(t, s, "g").Rollout.ID, true)
 	wants(t, err, ErrStale)
-	_, err = s.TakeOver(t.Context(), "99")
+	_, err = s.TakeOver(t.Context(), "99", true)
 	wants(t, err, ErrNotFound)
 	healthy(t, s)
 }
@@ -99,7 +99,7 @@ func TestFenced(t *testing.T) {
 		"save":   func() error { return old.SaveDeployment(t.Context(), d) },
 		"finish": func() error { return old.Finish(t.Context(), r.ID, sentry.Failed, "") },
 		"cancel": func() error { _, err := old.Cancel(t.Context(), r.ID, "x", ""); return err },
-		"take":   func() error { _, err := old.TakeOver(t.Context(), r.ID); return err },
+		"take":   func() error { _, err := old.TakeOver(t.Context(), r.ID, true); return err },
 		"pause":  func() error { return old.Pause(t.Context(), "g", "x", "") },
 		"decide": func() error { return old.Decide(t.Context(), note("x")) },
 		"prune": func() error {
@@ -113,7 +113,7 @@ func TestFenced(t *testing.T) {
 		t.Errorf("the older epoch has written: %s", diff)
 	}
 	closed(t, old)
-	must(young.TakeOver(t.Context(), r.ID))(t)
+	must(young.TakeOver(t.Context(), r.ID, true))(t)
 	noError(t, young.SaveDeployment(t.Context(), d))
 	closed(t, young)
 	if s := openDir(t, dir); s.Epoch() != 3 {
@@ -133,7 +133,7 @@ func TestSuccessor(t *testing.T) {
 	if left := must(next.Left(t.Context()))(t); len(left) != 1 || left[0].ID != r.ID {
 		t.Errorf("%+v", left)
 	}
-	must(next.TakeOver(t.Context(), r.ID))(t)
+	must(next.TakeOver(t.Context(), r.ID, true))(t)
 	closed(t, next)
 	closed(t, s)
 	_, err := openDir(t, t.TempDir()).Successor()

@@ -20,7 +20,7 @@ type rolloutRow struct {
 }
 
 const rolloutColumns = `sequence, suffix, grp, status, reason, kind, asked_by, retry_of, whole, repositories, watches, urgent, version,
-	policy, vector, attempt, owner, epoch, canceled_by, recorded_at, started_at, finished_at`
+	policy, vector, attempt, owner, epoch, canceled_by, recorded_at, started_at, finished_at, interruptions`
 
 // scanRollout reads rolloutColumns.
 func scanRollout(r row) (*rolloutRow, error) {
@@ -29,7 +29,7 @@ func scanRollout(r row) (*rolloutRow, error) {
 		ID: sentry.RolloutID(r.int(0), r.text(1)), Group: r.text(2), Status: r.status(3), Reason: r.text(4),
 		Trigger: sentry.Trigger{Kind: sentry.TriggerKind(r.text(5)), By: r.text(6), RetryOf: r.text(7), Whole: r.bool(8)},
 		Vector:  []sentry.VectorEntry{}, Attempt: int(r.int(15)), CanceledBy: r.text(18),
-		RecordedAt: r.time(19), StartedAt: r.time(20), FinishedAt: r.time(21), Deployments: []sentry.Deployment{},
+		RecordedAt: r.time(19), StartedAt: r.time(20), FinishedAt: r.time(21), Interruptions: int(r.int(22)), Deployments: []sentry.Deployment{},
 	}
 	for column, into := range map[int]any{9: &v.Trigger.Repositories, 10: &v.Trigger.Watches, 13: &v.Policy, 14: &v.Vector} {
 		if err := r.json(column, into); err != nil {
