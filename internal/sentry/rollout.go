@@ -149,6 +149,17 @@ type Deployment struct {
 	Steps      []Step    `json:"steps"`
 	// PipelineRuns are the Tekton PipelineRuns that its commands created.
 	PipelineRuns []PipelineRun `json:"pipeline_runs"`
+	// Job is the Kubernetes Job of the last attempt that had one; nil where the commands run beside Sentry.
+	Job *JobRef `json:"job,omitempty"`
+}
+
+// JobRef names the Kubernetes Job in which an attempt at a deployment runs, or ran. One without UID is an intent: its
+// creation was about to be asked for, and whether it exists is asked of the cluster, by its name.
+type JobRef struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
+	Attempt   int    `json:"attempt"` // of the deployment
 }
 
 // Source is the QA repository at a branch, pinned to a commit when the deployment starts.

@@ -41,6 +41,14 @@ var rules = []rule{
 		`SELECT rollout || '-' || ordinal FROM deployments WHERE pipeline_runs <> '' AND NOT json_valid(pipeline_runs)`,
 	},
 	{
+		"the Job of a deployment cannot be read",
+		`SELECT rollout || '-' || ordinal FROM deployments WHERE job <> '' AND NOT json_valid(job)`,
+	},
+	{
+		"a Job is of an attempt that has not begun",
+		`SELECT rollout || '-' || ordinal FROM deployments WHERE job <> '' AND json_valid(job) AND coalesce(json_extract(job, '$.attempt'), 0) NOT BETWEEN 1 AND attempt`,
+	},
+	{
 		"a pipeline run is of an attempt that has not begun",
 		`SELECT d.rollout || '-' || d.ordinal || ' ' || json_extract(p.value, '$.name') FROM readable d, json_each(d.runs) p
 		WHERE coalesce(json_extract(p.value, '$.attempt'), 0) > d.attempt`,

@@ -20,6 +20,8 @@ func TestCheck(t *testing.T) {
 		{`UPDATE rollouts SET owner = '' WHERE status = 'running'`, "a rollout runs without policy, deployments, owner or epoch: 3-"},
 		{`UPDATE rollouts SET epoch = 9 WHERE status = 'running'`, "a rollout runs without policy, deployments, owner or epoch: 3-"},
 		{`UPDATE deployments SET pipeline_runs = '[{"uid":' WHERE rollout = 1`, "the pipeline runs of a deployment cannot be read: 1-1"},
+		{`UPDATE deployments SET job = '{"uid":' WHERE rollout = 1`, "the Job of a deployment cannot be read: 1-1"},
+		{`UPDATE deployments SET job = '{"name":"j","attempt":2}' WHERE rollout = 1`, "a Job is of an attempt that has not begun: 1-1"},
 		{`UPDATE deployments SET pipeline_runs = '[{"name":"r","attempt":2}]' WHERE rollout = 1`, "a pipeline run is of an attempt that has not begun: 1-1 r"},
 		{`UPDATE deployments SET pipeline_runs = '[{"name":"r","uid":"u"}]' WHERE rollout IN (1, 3)`, "a pipeline run is in two places: u"},
 		{

@@ -9,7 +9,7 @@ import (
 	"sentry/internal/sentry"
 )
 
-const deploymentColumns = `ordinal, repository, branch, commit_id, previous, generation, author, subject, status, reason, attempt, source, pipeline_runs, started_at, finished_at`
+const deploymentColumns = `ordinal, repository, branch, commit_id, previous, generation, author, subject, status, reason, attempt, source, pipeline_runs, job, started_at, finished_at`
 
 // fillDeployments reads the deployments of a rollout, and their steps where asked.
 func (c *conn) fillDeployments(v *rolloutRow, steps bool) error {
@@ -17,13 +17,16 @@ func (c *conn) fillDeployments(v *rolloutRow, steps bool) error {
 		d := sentry.Deployment{
 			ID: sentry.DeploymentID(v.ID, int(r.int(0))), Ordinal: int(r.int(0)), Watch: sentry.Watch{Repository: r.text(1), Branch: r.text(2)},
 			Commit: r.text(3), Previous: r.text(4), Generation: r.int(5), Author: r.text(6), Subject: r.text(7),
-			Status: r.status(8), Reason: r.text(9), Attempt: int(r.int(10)), StartedAt: r.time(13), FinishedAt: r.time(14),
+			Status: r.status(8), Reason: r.text(9), Attempt: int(r.int(10)), StartedAt: r.time(14), FinishedAt: r.time(15),
 			Steps: []sentry.Step{}, PipelineRuns: []sentry.PipelineRun{},
 		}
 		if err := r.json(11, &d.Source); err != nil {
 			return err
 		}
 		if err := r.json(12, &d.PipelineRuns); err != nil {
+			return err
+		}
+		if err := r.json(13, &d.Job); err != nil {
 			return err
 		}
 		v.Deployments = append(v.Deployments, d)
@@ -54,25 +57,34 @@ func (c *conn) fillDeployments(v *rolloutRow, steps bool) error {
 
 // insertDeployment writes a deployment for the first time.
 func (t *tx) insertDeployment(rollout int64, d sentry.Deployment) error {
-	source, runs, err := encodeDeployment(d)
+	source, runs, job, err := encodeDeployment(d)
 	if err != nil {
 		return err
 	}
-	return t.exec(`INSERT INTO deployments (rollout, `+deploymentColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	return t.exec(`INSERT INTO deployments (rollout, `+deploymentColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		rollout, d.Ordinal, d.Repository, d.Branch, d.Commit, d.Previous, d.Generation, d.Author, d.Subject, d.Status, d.Reason, d.Attempt,
-		source, runs, d.StartedAt, d.FinishedAt)
+		source, runs, job, d.StartedAt, d.FinishedAt)
 }
 
-func encodeDeployment(d sentry.Deployment) (source, runs string, err error) {
-	if d.Source != nil {
-		raw, err := json.Marshal(d.Source)
-		if err != nil {
-			return "", "", err
-		}
-		source = string(raw)
+// encodeDeployment gives the parts of a deployment that are kept as JSON.
+func encodeDeployment(d sentry.Deployment) (source, runs, job string, err error) {
+	if source, err = encodeOptional(d.Source); err != nil {
+		return "", "", "", err
+	}
+	if job, err = encodeOptional(d.Job); err != nil {
+		return "", "", "", err
 	}
 	runs, err = encodeRuns(d.PipelineRuns)
-	return source, runs, err
+	return source, runs, job, err
+}
+
+// encodeOptional gives what v points at as JSON; "" for nil.
+func encodeOptional[T any](v *T) (string, error) {
+	if v == nil {
+		return "", nil
+	}
+	raw, err := json.Marshal(v)
+	return string(raw), err
 }
 
 // SaveDeployment writes how a deployment of a running rollout goes, with all steps of its current attempt. The steps of
@@ -107,12 +119,12 @@ func (s *Store) SaveDeployment(ctx context.Context, d sentry.Deployment) error {
 		case int64(d.Attempt) < attempt:
 			return fmt.Errorf("%w: attempt %d after attempt %d", ErrInvalid, d.Attempt, attempt)
 		}
-		source, runs, err := encodeDeployment(d)
+		source, runs, job, err := encodeDeployment(d)
 		if err != nil {
 			return err
 		}
-		err = t.exec(`UPDATE deployments SET status = ?, reason = ?, attempt = ?, source = ?, pipeline_runs = ?, started_at = ?, finished_at = ?
-			WHERE rollout = ? AND ordinal = ?`, d.Status, d.Reason, d.Attempt, source, runs, d.StartedAt, d.FinishedAt, rollout.sequence, d.Ordinal)
+		err = t.exec(`UPDATE deployments SET status = ?, reason = ?, attempt = ?, source = ?, pipeline_runs = ?, job = ?, started_at = ?, finished_at = ?
+			WHERE rollout = ? AND ordinal = ?`, d.Status, d.Reason, d.Attempt, source, runs, job, d.StartedAt, d.FinishedAt, rollout.sequence, d.Ordinal)
 		if err != nil {
 			return err
 		}

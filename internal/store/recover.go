@@ -27,7 +27,8 @@ func (s *Store) Left(ctx context.Context) ([]sentry.Rollout, error) {
 }
 
 // TakeOver makes a running rollout of an older epoch ours: owner and epoch change, the attempt grows, the interruptions do
-// where interrupted says that there was one, and steps that were left running are interrupted. Deployments that were left running stay so until the next attempt begins or they are
+// where interrupted says that there was one, and steps that were left running are interrupted, but for those of a Job.
+// Deployments that were left running stay so until the next attempt begins or they are
 // ended. Taken over twice in one epoch it changes once: recovery may be interrupted and begun again.
 //
 // Errors: ErrFinal, ErrStale where it does not run, ErrNotFound.
@@ -70,7 +71,10 @@ func (t *tx) takeOver(v *rolloutRow, interrupted bool) error {
 	if err != nil {
 		return err
 	}
-	err = t.exec(`UPDATE steps SET status = 'interrupted', reason = 'sentry ended while it ran', finished_at = ? WHERE rollout = ? AND status = 'running'`,
+	// What the Job of a deployment does goes on without Sentry: its steps run until the Job is asked.
+	err = t.exec(`UPDATE steps SET status = 'interrupted', reason = 'sentry ended while it ran', finished_at = ? WHERE rollout = ? AND status = 'running'
+		AND (kind = 'track' OR NOT EXISTS (SELECT 1 FROM deployments d WHERE d.rollout = steps.rollout AND d.ordinal = steps.deployment
+			AND d.job <> '' AND json_extract(d.job, '$.attempt') = steps.attempt))`,
 		t.now, v.sequence)
 	if err != nil {
 		return err

@@ -76,6 +76,41 @@ func TestTakeOver(t *testing.T) {
 	healthy(t, s)
 }
 
+// TestTakeOverLeavesJobs: what a Job does goes on without Sentry, so its steps do; those of an attempt beside Sentry, and
+// those that Sentry does itself, have ended with it.
+func TestTakeOverLeavesJobs(t *testing.T) {
+	dir := t.TempDir()
+	s := openWith(t, Options{Dir: dir, Owner: "first"})
+	record(t, s, see("a", "1"), see("b", "1"), see("a", "2"), see("b", "2"))
+	r := claim(t, s, pending(t, s, "g"))
+	for i, jobOf := range []int{1, 2} {
+		d := r.Deployments[i]
+		d.Status, d.Attempt = sentry.Running, 2
+		d.Job = &sentry.JobRef{Namespace: "qa", Name: "sentry-1", UID: "u", Attempt: jobOf}
+		d.Steps = []sentry.Step{
+			{Attempt: 2, Ordinal: 1, Kind: sentry.StepTrack, Name: "job", Status: sentry.Running},
+			{Attempt: 2, Ordinal: 2, Kind: sentry.StepCommand, Name: "make", Status: sentry.Running},
+		}
+		noError(t, s.SaveDeployment(t.Context(), d))
+	}
+	closed(t, s)
+
+	s = openWith(t, Options{Dir: dir, Owner: "second"})
+	taken := must(s.TakeOver(t.Context(), r.ID, false))(t)
+	for i, want := range []sentry.Status{sentry.Interrupted, sentry.Running} {
+		d := taken.Deployments[i]
+		if d.Steps[0].Status != sentry.Interrupted || d.Steps[1].Status != want {
+			t.Errorf("with the Job of attempt %d the steps are %s and %s; want interrupted and %s", d.Job.Attempt, d.Steps[0].Status, d.Steps[1].Status, want)
+		}
+		if d.Job.UID != "u" {
+			t.Errorf("the Job became %+v", d.Job)
+		}
+	}
+	d := taken.Deployments[1]
+	d.Steps[1].Status = sentry.Succeeded
+	noError(t, s.SaveDeployment(t.Context(), d))
+}
+
 // TestFenced: once a younger epoch has begun, an older one writes nothing more, whatever became of its lock, and leaves
 // the files alone when it ends.
 func TestFenced(t *testing.T) {
