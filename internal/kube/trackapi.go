@@ -43,10 +43,11 @@ func newAPI(base string, client *http.Client) *api {
 
 // refusal is an answer of the API server that says no.
 type refusal struct {
-	code  int
-	text  string // of its Status, harmless
-	name  string // of the object that it speaks of; "" where it speaks of none
-	after time.Duration
+	code   int
+	reason string // of its Status: Kubernetes' word
+	text   string // of its Status, harmless
+	name   string // of the object that it speaks of; "" where it speaks of none
+	after  time.Duration
 }
 
 func (r *refusal) Error() string { return fmt.Sprintf("%s (%d)", r.text, r.code) }
@@ -124,12 +125,13 @@ func readRefusal(response *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(response.Body, maxRefusal))
 	var status struct {
 		Message string `json:"message"`
+		Reason  string `json:"reason"`
 		Details struct {
 			Name string `json:"name"`
 		} `json:"details"`
 	}
 	if json.Unmarshal(body, &status) == nil && status.Message != "" {
-		r.text, r.name = printable(status.Message), status.Details.Name
+		r.text, r.name, r.reason = printable(status.Message), status.Details.Name, clip(printable(status.Reason), 60)
 	} else {
 		r.text = "the API server says " + logger.SanitizeLine(http.StatusText(r.code))
 	}

@@ -25,23 +25,8 @@ const (
 // wireObject is what is read of a PipelineRun, a TaskRun or a CustomRun, of tekton.dev/v1 and v1beta1. The rest, as
 // spec and managedFields, is passed over while it is decoded. Times are strings: an odd one must not hide a verdict.
 type wireObject struct {
-	Metadata struct {
-		Namespace         string            `json:"namespace"`
-		Name              string            `json:"name"`
-		UID               string            `json:"uid"`
-		ResourceVersion   string            `json:"resourceVersion"`
-		CreationTimestamp string            `json:"creationTimestamp"`
-		DeletionTimestamp string            `json:"deletionTimestamp"`
-		Labels            map[string]string `json:"labels"`
-		Annotations       struct {
-			Canceled string `json:"sentry.dev/canceled"`
-		} `json:"annotations"`
-		OwnerReferences []struct {
-			UID        string `json:"uid"`
-			Controller bool   `json:"controller"`
-		} `json:"ownerReferences"`
-	} `json:"metadata"`
-	Spec struct {
+	Metadata wireMetadata `json:"metadata"`
+	Spec     struct {
 		Status string `json:"status"`
 	} `json:"spec"`
 	Status wireStatus `json:"status"`
@@ -49,6 +34,23 @@ type wireObject struct {
 	Code    int    `json:"code"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
+}
+
+type wireMetadata struct {
+	Namespace         string            `json:"namespace"`
+	Name              string            `json:"name"`
+	UID               string            `json:"uid"`
+	ResourceVersion   string            `json:"resourceVersion"`
+	CreationTimestamp string            `json:"creationTimestamp"`
+	DeletionTimestamp string            `json:"deletionTimestamp"`
+	Labels            map[string]string `json:"labels"`
+	Annotations       struct {
+		Canceled string `json:"sentry.dev/canceled"`
+	} `json:"annotations"`
+	OwnerReferences []struct {
+		UID        string `json:"uid"`
+		Controller bool   `json:"controller"`
+	} `json:"ownerReferences"`
 }
 
 type wireStatus struct {

@@ -23,15 +23,15 @@ const (
 
 // wirePod is what is read of a pod.
 type wirePod struct {
+	Metadata wireMetadata `json:"metadata"`
+	Spec     struct {
+		NodeName string `json:"nodeName"`
+	} `json:"spec"`
 	Status struct {
-		Reason     string `json:"reason"`
-		Message    string `json:"message"`
-		Conditions []struct {
-			Type    string `json:"type"`
-			Status  string `json:"status"`
-			Reason  string `json:"reason"`
-			Message string `json:"message"`
-		} `json:"conditions"`
+		Phase                 string          `json:"phase"`
+		Reason                string          `json:"reason"`
+		Message               string          `json:"message"`
+		Conditions            []wireCondition `json:"conditions"`
 		InitContainerStatuses []wireContainer `json:"initContainerStatuses"`
 		ContainerStatuses     []wireContainer `json:"containerStatuses"`
 	} `json:"status"`
@@ -44,6 +44,12 @@ type wireContainer struct {
 			Reason  string `json:"reason"`
 			Message string `json:"message"`
 		} `json:"waiting"`
+		Running    *struct{} `json:"running"`
+		Terminated *struct {
+			ExitCode int    `json:"exitCode"`
+			Reason   string `json:"reason"`
+			Message  string `json:"message"`
+		} `json:"terminated"`
 	} `json:"state"`
 }
 
@@ -56,6 +62,11 @@ func (w *follower) podWhy(ctx context.Context, name string) string {
 	if err != nil {
 		return ""
 	}
+	return pod.why()
+}
+
+// why tells why a pod does not start; "" where it does not say.
+func (pod *wirePod) why() string {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == "PodScheduled" && c.Status == "False" {
 			return printable(c.Reason + ": " + c.Message)
