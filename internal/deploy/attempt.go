@@ -40,9 +40,10 @@ type attempt struct {
 
 // carryOut does the steps in order and stops at the first that does not succeed.
 func (a *attempt) carryOut(ctx context.Context) Outcome {
+	verdict, stands := standing(a.d)
 	switch {
-	case decided(a.d):
-		return a.conclude(ctx)
+	case stands:
+		return a.endRuns(ctx, verdict, "the verdict was reached when Sentry ended")
 	case a.job.Resume:
 		return a.track(ctx, "")
 	}

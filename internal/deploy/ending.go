@@ -91,26 +91,20 @@ func (r *run) end(ctx context.Context, i int, status sentry.Status, reason strin
 // has canceled the rollout, or does, that is too long; where ctx ended before, it is short; where Sentry is told to stop
 // meanwhile, it ends.
 func (r *run) patience(ctx context.Context) (context.Context, context.CancelFunc) {
-	most := max(time.Duration(r.rollout.Policy.Timeout), cancelPatience)
-	if errors.Is(context.Cause(ctx), errShutdown) {
-		most = stopPatience
-	} else if ctx.Err() != nil || r.over != nil && r.over.status == sentry.Canceled {
-		most = cancelPatience
+	switch {
+	case errors.Is(context.Cause(ctx), errShutdown):
+		return withPatience(ctx, stopPatience, nil)
+	case ctx.Err() != nil || r.over != nil && r.over.status == sentry.Canceled:
+		return withPatience(ctx, cancelPatience, r.service.stopping)
 	}
-	slow := func(limit time.Duration) error { return fmt.Errorf("the cluster did not do it within %s", limit) }
-	limit, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), most, slow(most))
-	if ctx.Err() != nil {
-		return limit, cancel
-	}
-	limit, stopped := context.WithCancelCause(limit)
+	limit, done := withPatience(ctx, max(time.Duration(r.rollout.Policy.Timeout), cancelPatience), r.service.stopping)
+	limit, shorten := context.WithCancelCause(limit)
 	unhook := context.AfterFunc(ctx, func() {
-		if cause := context.Cause(ctx); errors.Is(cause, errShutdown) {
-			stopped(cause)
-		} else {
-			time.AfterFunc(cancelPatience, func() { stopped(slow(cancelPatience)) })
+		if !errors.Is(context.Cause(ctx), errShutdown) {
+			time.AfterFunc(cancelPatience, func() { shorten(fmt.Errorf("the cluster did not do it within %s", cancelPatience)) })
 		}
 	})
-	return limit, func() { unhook(); stopped(nil); cancel() }
+	return limit, func() { unhook(); shorten(nil); done() }
 }
 
 // job is what the executor is given for a deployment that is not begun.

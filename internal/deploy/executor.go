@@ -22,11 +22,16 @@ type Job struct {
 	// Resume goes on with an attempt that had begun to follow its pipeline runs when an earlier process ended: no command
 	// runs again. Deployment then has the steps of that attempt.
 	Resume bool
+	// Stop is closed when Sentry is told to stop and the grace period is over, whatever ended the context of the attempt
+	// before: what only waits for a cluster then ends.
+	Stop <-chan struct{}
 }
 
 // Outcome is how an attempt ended.
 type Outcome struct {
-	Status sentry.Status // succeeded, failed, timed_out, canceled or interrupted
+	// Status is succeeded, failed, timed_out, canceled or interrupted; running where the attempt was left as it is, for the
+	// next start to go on with.
+	Status sentry.Status
 	Reason string
 }
 

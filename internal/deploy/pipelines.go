@@ -25,32 +25,43 @@ const (
 	stopPatience   = 10 * time.Second
 )
 
-// The names of the steps that see to pipeline runs. A deployment whose last step is trackStep had done all else.
+// The names of the steps that see to pipeline runs. A deployment whose last step is trackStep had done all else; where
+// cancelStep comes after a step that did not succeed, the outcome of that one is the verdict.
 const (
 	trackStep  = "track"
 	cancelStep = "cancel"
 )
 
-// resumable reports whether the commands of a deployment had ended when Sentry did, and its pipeline runs were followed.
+// resumable reports whether the commands of a deployment had ended when Sentry did, and its pipeline runs were followed,
+// or canceled after a verdict.
 func resumable(d sentry.Deployment) bool {
 	if d.Status != sentry.Running {
 		return false
 	}
 	steps := stepsOf(d)
-	return len(steps) > 0 && steps[len(steps)-1].Kind == sentry.StepTrack && steps[len(steps)-1].Name == trackStep
-}
-
-// decided reports whether the verdict of a resumable deployment stands already, as the reason to cancel its pipeline runs.
-func decided(d sentry.Deployment) bool {
-	if !resumable(d) {
-		return false
-	}
-	steps := stepsOf(d)
-	switch steps[len(steps)-1].Status {
-	case sentry.TimedOut, sentry.Canceled, sentry.Failed:
+	if n := len(steps); n > 0 && steps[n-1].Kind == sentry.StepTrack && steps[n-1].Name == trackStep {
 		return true
 	}
-	return false
+	_, stands := standing(d)
+	return stands
+}
+
+// standing gives the verdict of a deployment whose pipeline runs were being canceled when Sentry ended, and reports whether
+// there is one. One that was interrupted has none: what becomes of it is for the next start to say.
+func standing(d sentry.Deployment) (Outcome, bool) {
+	steps := stepsOf(d)
+	n := len(steps)
+	for n > 0 && steps[n-1].Kind == sentry.StepTrack && steps[n-1].Name == cancelStep {
+		n--
+	}
+	if d.Status != sentry.Running || n == 0 || n == len(steps) {
+		return Outcome{}, false
+	}
+	switch by := steps[n-1]; by.Status {
+	case sentry.TimedOut, sentry.Canceled, sentry.Failed:
+		return Outcome{by.Status, by.Reason}, true
+	}
+	return Outcome{}, false
 }
 
 // stepsOf gives the steps of the current attempt, in their order.
@@ -274,8 +285,21 @@ func (a *attempt) seeOut(ctx context.Context, outcome Outcome) Outcome {
 	case errors.Is(context.Cause(ctx), errLost):
 		return outcome // another owner may see to them by now
 	}
-	undone := a.cancelStep(ctx, a.patience(ctx), "what created them "+words(outcome.Status))
-	if undone != "" && !a.again(ctx, outcome) {
+	return a.endRuns(ctx, outcome, "what created them "+words(outcome.Status))
+}
+
+// endRuns ends the pipeline runs of an attempt whose outcome is that of its last step. A crash from its first save on: where
+// the outcome stands, the next start ends them; else it begins again, or gives up. So it is where Sentry is told to stop
+// meanwhile.
+func (a *attempt) endRuns(ctx context.Context, outcome Outcome, why string) Outcome {
+	limit, done := a.patience(ctx)
+	defer done()
+	undone := a.cancelStep(limit, why)
+	switch {
+	case undone == "" || a.again(ctx, outcome):
+	case errors.Is(context.Cause(limit), errShutdown), errors.Is(context.Cause(ctx), errShutdown) && outcome.Status != sentry.Interrupted:
+		return Outcome{sentry.Running, outcome.Reason + "; its pipeline runs are canceled when Sentry starts again"}
+	default:
 		outcome.Reason += "; " + undone
 		a.keep.abandon()
 	}
@@ -287,11 +311,28 @@ func (a *attempt) again(ctx context.Context, outcome Outcome) bool {
 	return outcome.Status == sentry.Interrupted && ctx.Err() != nil && a.job.Rollout.Policy.OnInterrupt == sentry.Retry
 }
 
-func (a *attempt) patience(ctx context.Context) time.Duration {
+// patience is how long it is tried to end pipeline runs, although ctx may have ended: not for long where Sentry was told
+// to stop, and until it is told where that comes later.
+func (a *attempt) patience(ctx context.Context) (context.Context, context.CancelFunc) {
 	if errors.Is(context.Cause(ctx), errShutdown) {
-		return stopPatience
+		return withPatience(ctx, stopPatience, nil)
 	}
-	return cancelPatience
+	return withPatience(ctx, cancelPatience, a.job.Stop)
+}
+
+// withPatience gives a context that ends after a time, whatever ends the given one, and with errShutdown when stop is closed.
+func withPatience(ctx context.Context, most time.Duration, stop <-chan struct{}) (context.Context, context.CancelFunc) {
+	ctx, expire := context.WithTimeoutCause(context.WithoutCancel(ctx), most, fmt.Errorf("the cluster did not do it within %s", most))
+	ctx, end := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-stop:
+			end(errShutdown)
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() { end(nil); expire(); watching.Wait() }
 }
 
 // clearEarlier ends what earlier attempts left running. The next one must not begin before.
@@ -299,7 +340,7 @@ func (a *attempt) clearEarlier(ctx context.Context) Outcome {
 	if !left(a.d) {
 		return Outcome{Status: sentry.Succeeded}
 	}
-	switch undone := a.cancelStep(ctx, 0, "Sentry ended while what created them ran"); {
+	switch undone := a.cancelStep(ctx, "Sentry ended while what created them ran"); {
 	case undone == "":
 		return Outcome{Status: sentry.Succeeded}
 	case ctx.Err() != nil:
@@ -307,21 +348,33 @@ func (a *attempt) clearEarlier(ctx context.Context) Outcome {
 		if a.again(ctx, outcome) || errors.Is(context.Cause(ctx), errLost) {
 			return outcome
 		}
-		// Whoever ended the deployment meant them, too.
-		if undone := a.cancelStep(ctx, a.patience(ctx), "the deployment has ended"); undone != "" {
-			outcome.Reason += "; " + undone
-			a.keep.abandon()
-		}
-		return outcome
+		return a.endEarlier(ctx, outcome)
 	default:
 		a.keep.abandon()
 		return Outcome{sentry.Failed, "the deployment cannot begin again: " + undone}
 	}
 }
 
-// cancelStep ends all pipeline runs that may still run, in a step of its own, and tells what could not be done; "" for
-// nothing. It goes on for the patience even where ctx has ended; 0 is as long as ctx goes on.
-func (a *attempt) cancelStep(ctx context.Context, patience time.Duration, why string) (undone string) {
+// endEarlier ends what earlier attempts left running, where the deployment has ended before that: whoever ended it meant
+// them, too. Where Sentry is told to stop meanwhile, the next start ends them before it begins anything.
+func (a *attempt) endEarlier(ctx context.Context, outcome Outcome) Outcome {
+	limit, done := a.patience(ctx)
+	defer done()
+	undone := a.cancelStep(limit, "the deployment has ended")
+	switch {
+	case undone == "":
+	case errors.Is(context.Cause(limit), errShutdown):
+		return Outcome{sentry.Running, outcome.Reason + "; its pipeline runs are canceled when Sentry starts again"}
+	default:
+		outcome.Reason += "; " + undone
+		a.keep.abandon()
+	}
+	return outcome
+}
+
+// cancelStep ends all pipeline runs that may still run, in a step of its own, and tells what could not be done until ctx
+// ended; "" for nothing.
+func (a *attempt) cancelStep(ctx context.Context, why string) (undone string) {
 	step := a.begin(sentry.StepTrack, cancelStep)
 	if err := a.keep.save(a.state()); err != nil {
 		a.end(step, Outcome{sentry.Interrupted, err.Error()})
@@ -331,11 +384,6 @@ func (a *attempt) cancelStep(ctx context.Context, patience time.Duration, why st
 	runs := a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return run.Open() })
 	fmt.Fprintf(log, "canceling %s: %s\n", plural(len(runs), "pipeline run"), why)
 	a.log().Info("canceling pipeline runs; the deployment waits for their end", logger.KeyStep, step.Name, "reason", why, "runs", nameRuns(runs))
-	if patience > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(context.WithoutCancel(ctx), patience, fmt.Errorf("the cluster did not do it within %s", patience))
-		defer cancel()
-	}
 	err := a.cancel(ctx, runs, log)
 	log.close()
 	if err != nil {
@@ -418,16 +466,20 @@ func (a *attempt) track(ctx context.Context, done string) Outcome {
 	}
 	// A crash from here on: the next start goes on with this step, and nothing runs again.
 	log := a.openLog(step)
-	outcome := a.follow(ctx, step, log)
+	outcome := a.follow(ctx, log)
 	log.close()
 	a.end(step, outcome)
+	open := slices.ContainsFunc(a.keep.pick(func(int, sentry.PipelineRun) bool { return true }), sentry.PipelineRun.Open)
+	if open && !errors.Is(context.Cause(ctx), errLost) && !a.again(ctx, outcome) { // else whoever comes next goes on with them
+		return a.endRuns(ctx, outcome, outcome.Reason)
+	}
 	if outcome.Status == sentry.Succeeded && done != "" {
 		outcome.Reason = done + ", " + outcome.Reason
 	}
 	return outcome
 }
 
-func (a *attempt) follow(ctx context.Context, step *sentry.Step, log io.Writer) Outcome {
+func (a *attempt) follow(ctx context.Context, log io.Writer) Outcome {
 	err := a.noCluster
 	if a.cluster == nil && err == nil {
 		err = errors.New("no cluster is configured any more")
@@ -448,46 +500,10 @@ func (a *attempt) follow(ctx context.Context, step *sentry.Step, log io.Writer) 
 	if len(open) == 0 {
 		return foldRuns(counted)
 	}
-	var outcome Outcome
-	cause := context.Cause(ctx)
-	switch {
-	case cause == nil:
-		outcome = Outcome{sentry.Failed, fmt.Sprintf("cannot follow %s: %v", nameRuns(open), err)}
-	default:
-		outcome = EndedBy(ctx, nameRuns(open)+" went on")
+	if context.Cause(ctx) == nil {
+		return Outcome{sentry.Failed, fmt.Sprintf("cannot follow %s: %v", nameRuns(open), err)}
 	}
-	if errors.Is(cause, errLost) || a.again(ctx, outcome) {
-		return outcome // whoever comes next goes on with them
-	}
-	step.Status, step.Reason = outcome.Status, outcome.Reason
-	if err := a.keep.save(a.state()); err != nil {
-		return Outcome{sentry.Interrupted, err.Error()}
-	}
-	// A crash from here on: the next start ends them, and the verdict stands.
-	return a.endOpen(ctx, open, log, outcome)
-}
-
-// endOpen ends the pipeline runs of a deployment that has ended before them, and gives how it has.
-func (a *attempt) endOpen(ctx context.Context, open []sentry.PipelineRun, log io.Writer, outcome Outcome) Outcome {
-	fmt.Fprintf(log, "canceling %s: %s\n", plural(len(open), "pipeline run"), outcome.Reason)
-	patience, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), a.patience(ctx), errors.New("the cluster did not do it in time"))
-	defer stop()
-	if err := a.cancel(patience, open, log); err != nil {
-		outcome.Reason += "; " + err.Error()
-		a.keep.abandon()
-	}
-	return outcome
-}
-
-// conclude goes on with a deployment whose verdict was reached when Sentry ended.
-func (a *attempt) conclude(ctx context.Context) Outcome {
-	step := &a.d.Steps[len(a.d.Steps)-1]
-	step.Tries++
-	a.setLog(step)
-	log := a.openLog(step)
-	defer log.close()
-	open := a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return run.Open() })
-	return a.endOpen(ctx, open, log, Outcome{step.Status, step.Reason})
+	return EndedBy(ctx, nameRuns(open)+" went on")
 }
 
 // foldRuns gives the outcome that pipeline runs make: the worst of theirs.
@@ -570,7 +586,7 @@ func (l *Local) Abandon(ctx context.Context, job Job, save func(sentry.Deploymen
 	a := l.attempt(job, save, func(error) {})
 	defer a.holdCluster()()
 	a.d.Steps = stepsOf(a.d)
-	undone := a.cancelStep(ctx, 0, "the deployment is not begun again")
+	undone := a.cancelStep(ctx, "the deployment is not begun again")
 	a.leave()
 	return a.d, undone
 }

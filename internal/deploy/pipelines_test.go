@@ -485,8 +485,8 @@ func TestPipelineRunsDecide(t *testing.T) {
 		{"a kubeconfig of its own", []config.Command{{Run: "run a failed 600"}}, func(r *config.Repository) {
 			r.Deploy.Env = []config.EnvVar{{Name: "KUBECONFIG", Value: sentry.NewSecret("/nowhere")}}
 		}, nil, sentry.Failed, "c1 exited with 1", "clone c1:failed", ""},
-		{"the deployment's timeout", []config.Command{{Run: "run a succeeded 600"}}, func(r *config.Repository) { r.Deploy.Timeout = time.Minute }, nil, sentry.TimedOut, "the deployment's timeout is over, while pipeline run qa/run-2 went on", "clone c1 track:timed_out", "canceled"},
-		{"the group's timeout", []config.Command{{Run: "run a succeeded 3600"}}, nil, nil, sentry.TimedOut, "the group's global_timeout is over (30m0s), while pipeline run qa/run-2 went on", "clone c1 track:timed_out", "canceled"},
+		{"the deployment's timeout", []config.Command{{Run: "run a succeeded 600"}}, func(r *config.Repository) { r.Deploy.Timeout = time.Minute }, nil, sentry.TimedOut, "the deployment's timeout is over, while pipeline run qa/run-2 went on", "clone c1 track:timed_out cancel", "canceled"},
+		{"the group's timeout", []config.Command{{Run: "run a succeeded 3600"}}, nil, nil, sentry.TimedOut, "the group's global_timeout is over (30m0s), while pipeline run qa/run-2 went on", "clone c1 track:timed_out cancel", "canceled"},
 		{"it cannot be canceled", []config.Command{{Run: "run a succeeded 600; exit 3"}}, nil, func(w *kubeWorld) { w.stuck = true }, sentry.Failed, "c1 exited with 3; pipeline run qa/run-2 may still run: the cluster did not do it within 2m0s", "clone c1:failed cancel:failed", "interrupted"},
 	}
 	for _, c := range cases {

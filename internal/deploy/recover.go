@@ -94,7 +94,7 @@ func interrupted(r sentry.Rollout) bool {
 // decideAdopted writes down for which deployments no command runs again.
 func (s *Service) decideAdopted(ctx context.Context, rollout sentry.Rollout) error {
 	for _, d := range rollout.Deployments {
-		if !resumable(d) || decided(d) {
+		if _, stands := standing(d); stands || !resumable(d) {
 			continue
 		}
 		n := 0

@@ -133,6 +133,11 @@ func (r *run) note(d sentry.Deployment) {
 // finish ends what never began, folds, and saves the verdict.
 func (r *run) finish(ctx context.Context, started []bool) error {
 	cause := context.Cause(ctx)
+	for i, d := range r.rollout.Deployments {
+		if started[i] && !d.Status.Terminal() {
+			return nil // it stays running on disk, under an owner that is gone: recovery goes on with it
+		}
+	}
 	if errors.Is(cause, errShutdown) && !r.settled() {
 		if r.rollout.Policy.OnInterrupt == sentry.Retry {
 			return nil // it stays running on disk, under an owner that is gone: recovery begins it again
@@ -217,7 +222,10 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 
 	was, outcome := r.attempt(ctx, as, d, since, resume, save)
 	d.Source, d.Steps, d.PipelineRuns = was.Source, was.Steps, was.PipelineRuns
-	if outcome.Status == sentry.Interrupted && r.rollout.Policy.OnInterrupt == sentry.Retry && (ctx.Err() != nil || lost != nil) {
+	if outcome.Status == sentry.Running {
+		d.Reason = outcome.Reason
+		log.Warn("deployment left for the next start", "reason", outcome.Reason)
+	} else if outcome.Status == sentry.Interrupted && r.rollout.Policy.OnInterrupt == sentry.Retry && (ctx.Err() != nil || lost != nil) {
 		// Nobody knows how it would have ended: it keeps running on disk, and the next start goes on with it.
 		d.Reason = outcome.Reason + "; it begins again when Sentry does"
 		if resumable(d) {
@@ -250,7 +258,7 @@ func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deploymen
 		ctx, cancel = context.WithTimeout(ctx, repo.Deploy.Timeout)
 		defer cancel()
 	}
-	job := Job{Rollout: as, Deployment: d, Repository: repo, Global: r.config.Global, Since: since, Resume: resume}
+	job := Job{Rollout: as, Deployment: d, Repository: repo, Global: r.config.Global, Since: since, Resume: resume, Stop: r.service.stopping}
 	return r.service.executor.Execute(ctx, job, save)
 }
 

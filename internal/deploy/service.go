@@ -68,7 +68,10 @@ type Service struct {
 	// settled is the configuration in which what was dropped before was looked for last. Owned by Once.
 	settled *config.Config
 	wake    chan struct{} // size one: a run ended, or somebody called Wake
-	fatal   chan error    // size one: the state can no longer be saved
+	// stopping is closed when what runs is to end: the end of a context of theirs may have another cause, and come before.
+	stopping chan struct{}
+	stop     func()     // closes it, once
+	fatal    chan error // size one: the state can no longer be saved
 }
 
 // active is a rollout that is being carried out, or is about to be: whoever cancels it finds it here from before it runs.
@@ -86,6 +89,8 @@ func New(o Options) *Service {
 		active: map[string]*active{}, hints: map[string]hint{}, waiting: map[string]time.Time{},
 		wake: make(chan struct{}, 1), fatal: make(chan error, 1),
 	}
+	s.stopping = make(chan struct{})
+	s.stop = sync.OnceFunc(func() { close(s.stopping) })
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -406,6 +411,7 @@ func (s *Service) Drain(grace time.Duration) {
 		a.cancel(errShutdown)
 	}
 	s.mu.Unlock()
+	s.stop()
 	<-ended
 }
 
