@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,7 +51,37 @@ func askCluster(ctx context.Context, cfg *config.Config) []finding {
 	if err != nil {
 		list = append(list, finding{checkFail, subject, err.Error(), "see whether the credentials are still valid"})
 	}
-	return append(list, missingRights(rights)...)
+	list = append(list, missingRights(rights)...)
+	return append(list, checkJobs(ctx, cfg, cluster)...)
+}
+
+// checkJobs asks for the rights that Jobs take, once for each namespace and service account that a repository is deployed in
+// and with.
+func checkJobs(ctx context.Context, cfg *config.Config, cluster *kube.Cluster) (list []finding) {
+	type place struct{ namespace, account string }
+	asked := map[place]bool{}
+	for i := range cfg.Repositories {
+		r := &cfg.Repositories[i]
+		if cfg.ExecutorOf(r) != config.ExecutorKubernetes {
+			continue
+		}
+		job := cfg.JobOf(r)
+		at := place{cmp.Or(job.Namespace, cluster.Namespace()), job.ServiceAccount}
+		if asked[at] {
+			continue
+		}
+		asked[at] = true
+		rights, err := cluster.JobAccess(ctx, at.namespace, at.account)
+		switch missing := missingRights(rights); {
+		case err != nil:
+			list = append(list, finding{checkFail, "kubernetes " + at.namespace, err.Error(), "see whether the credentials are still valid"})
+		case len(missing) > 0:
+			list = append(list, missing...)
+		default:
+			list = append(list, finding{checkOK, "kubernetes " + at.namespace, "deployments may run as Jobs in namespace " + at.namespace, ""})
+		}
+	}
+	return list
 }
 
 // clusterNamespaces gives the namespaces that the configuration speaks of, or the one that is the default.
@@ -68,7 +99,7 @@ func clusterNamespaces(cfg *config.Config, cluster *kube.Cluster) []string {
 
 // missingRights tells what Sentry may not do, one line for each resource and namespace.
 func missingRights(rights []kube.Right) (list []finding) {
-	type place struct{ namespace, resource, why string }
+	type place struct{ namespace, resource, name, why string }
 	var order []place
 	verbs := map[place][]string{}
 	optional := map[place]bool{}
@@ -76,7 +107,7 @@ func missingRights(rights []kube.Right) (list []finding) {
 		if r.Allowed {
 			continue
 		}
-		at := place{r.Namespace, r.Resource, r.For}
+		at := place{r.Namespace, r.Resource, r.Name, r.For}
 		if verbs[at] == nil {
 			order = append(order, at)
 		}
@@ -89,10 +120,15 @@ func missingRights(rights []kube.Right) (list []finding) {
 			status = checkWarn
 		}
 		resource, group, _ := strings.Cut(at.resource, ".")
+		all := strings.Join(verbs[at], ", ")
+		object, names := at.resource, ""
+		if at.name != "" {
+			object, names = at.resource+" of "+at.name, fmt.Sprintf(", resourceNames: [%q]", at.name)
+		}
 		list = append(list, finding{
 			status, "kubernetes " + at.namespace,
-			fmt.Sprintf("may not %s %s in namespace %s, %s", strings.Join(verbs[at], ", "), at.resource, at.namespace, at.why),
-			fmt.Sprintf("add to its Role in %s: {apiGroups: [%q], resources: [%q], verbs: [%s]}", at.namespace, group, resource, strings.Join(verbs[at], ", ")),
+			fmt.Sprintf("may not %s %s in namespace %s, %s", all, object, at.namespace, at.why),
+			fmt.Sprintf("add to its Role in %s: {apiGroups: [%q], resources: [%q]%s, verbs: [%s]}", at.namespace, group, resource, names, all),
 		})
 	}
 	return list

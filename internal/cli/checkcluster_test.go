@@ -17,11 +17,13 @@ func TestMissingRights(t *testing.T) {
 		{Verb: "watch", Resource: "pipelineruns.tekton.dev", Namespace: "qa", For: "to follow pipeline runs"},
 		{Verb: "get", Resource: "pods/log", Namespace: "qa", For: "to show the log of a task that failed"},
 		{Verb: "list", Resource: "events", Namespace: "qa", Optional: true, For: "to tell why a pod does not start"},
+		{Verb: "create", Resource: "serviceaccounts/token", Name: "runner", Namespace: "qa", For: "to give commands its rights"},
 	})
 	want := []finding{
 		{checkFail, "kubernetes qa", "may not list, watch pipelineruns.tekton.dev in namespace qa, to follow pipeline runs", `add to its Role in qa: {apiGroups: ["tekton.dev"], resources: ["pipelineruns"], verbs: [list, watch]}`},
 		{checkFail, "kubernetes qa", "may not get pods/log in namespace qa, to show the log of a task that failed", `add to its Role in qa: {apiGroups: [""], resources: ["pods/log"], verbs: [get]}`},
 		{checkWarn, "kubernetes qa", "may not list events in namespace qa, to tell why a pod does not start", `add to its Role in qa: {apiGroups: [""], resources: ["events"], verbs: [list]}`},
+		{checkFail, "kubernetes qa", "may not create serviceaccounts/token of runner in namespace qa, to give commands its rights", `add to its Role in qa: {apiGroups: [""], resources: ["serviceaccounts/token"], resourceNames: ["runner"], verbs: [create]}`},
 	}
 	if len(list) != len(want) {
 		t.Fatalf("%d findings, want %d: %+v", len(list), len(want), list)

@@ -12,6 +12,7 @@ import (
 type Right struct {
 	Verb      string
 	Resource  string // with its subresource and its group, as kubectl auth can-i takes it: "pods/log", "pipelineruns.tekton.dev"
+	Name      string // of the one object that it is about; "" for all
 	Namespace string
 	Allowed   bool
 	Reason    string // of the API server, where it gives one
@@ -19,13 +20,16 @@ type Right struct {
 	For       string // what it is needed for
 }
 
-// needs are what tracking takes; what commands do through the gateway is theirs to know.
-var needs = []struct {
+// need is a right on a kind of object that Sentry needs in a namespace.
+type need struct {
 	group, resource, part string
 	verbs                 []string
 	optional              bool
 	why                   string
-}{
+}
+
+// needs are what tracking takes; what commands do through the gateway is theirs to know.
+var needs = []need{
 	{group, "pipelineruns", "", []string{"get", "list", "watch"}, false, "to follow pipeline runs"},
 	{group, "pipelineruns", "", []string{"create"}, false, "to create the pipeline runs of a repository"},
 	{group, "pipelineruns", "", []string{"patch"}, false, "to cancel pipeline runs"},
@@ -35,31 +39,65 @@ var needs = []struct {
 	{"", "events", "", []string{"list"}, true, "to tell why a pod does not start"},
 }
 
+// jobNeeds are what Jobs take where they are made.
+var jobNeeds = []need{
+	{"batch", "jobs", "", []string{"create", "get", "list", "watch", "delete"}, false, "to run deployments as Jobs"},
+	{"", "pods", "", []string{"get", "list", "watch"}, false, "to follow the pods of Jobs"},
+	{"", "pods", "log", []string{"get"}, false, "to read what Jobs report"},
+	// A WebSocket begins with GET, and what came before it with POST; servers differ in which of the two they hold it for.
+	{"", "pods", "attach", []string{"create", "get"}, false, "to hand Jobs what they are to do"},
+	{"", "events", "", []string{"list"}, true, "to tell why a Job does not start"},
+}
+
+// tokenNeed is what it takes to give the commands of a Job the rights of a service account.
+var tokenNeed = need{"", "serviceaccounts", "token", []string{"create"}, false, "to give commands in Jobs the rights of that service account"}
+
 // Access asks the API server what Sentry may do in the namespaces, one question for each right.
-func (c *Cluster) Access(ctx context.Context, namespaces ...string) ([]Right, error) {
+func (c *Cluster) Access(ctx context.Context, namespaces ...string) (rights []Right, err error) {
+	for _, namespace := range namespaces {
+		found, err := c.granted(ctx, namespace, "", needs)
+		rights = append(rights, found...)
+		if err != nil {
+			return rights, err
+		}
+	}
+	return rights, nil
+}
+
+// JobAccess asks for what it takes to run Jobs in a namespace whose commands have the rights of the service account, or none
+// where it is "".
+func (c *Cluster) JobAccess(ctx context.Context, namespace, account string) ([]Right, error) {
+	rights, err := c.granted(ctx, namespace, "", jobNeeds)
+	if err != nil || account == "" {
+		return rights, err
+	}
+	token, err := c.granted(ctx, namespace, account, []need{tokenNeed})
+	return append(rights, token...), err
+}
+
+// granted asks for each need in a namespace, for one object or, where name is "", for all.
+func (c *Cluster) granted(ctx context.Context, namespace, name string, needs []need) ([]Right, error) {
 	a, err := c.tracker()
 	if err != nil {
 		return nil, err
 	}
 	var rights []Right
-	for _, namespace := range namespaces {
-		for _, need := range needs {
-			for _, verb := range need.verbs {
-				r := Right{Verb: verb, Resource: need.resource, Namespace: namespace, Optional: need.optional, For: need.why}
-				if need.part != "" {
-					r.Resource += "/" + need.part
-				}
-				if need.group != "" {
-					r.Resource += "." + need.group
-				}
-				attributes := map[string]string{
-					"namespace": namespace, "verb": verb, "group": need.group, "resource": need.resource, "subresource": need.part,
-				}
-				if r.Allowed, r.Reason, err = a.may(ctx, attributes); err != nil {
-					return rights, fmt.Errorf("cannot ask the API server for the right to %s %s in namespace %s: %w", verb, r.Resource, namespace, err)
-				}
-				rights = append(rights, r)
+	for _, need := range needs {
+		for _, verb := range need.verbs {
+			r := Right{Verb: verb, Resource: need.resource, Name: name, Namespace: namespace, Optional: need.optional, For: need.why}
+			if need.part != "" {
+				r.Resource += "/" + need.part
 			}
+			if need.group != "" {
+				r.Resource += "." + need.group
+			}
+			attributes := map[string]string{
+				"namespace": namespace, "verb": verb, "group": need.group, "resource": need.resource, "subresource": need.part, "name": name,
+			}
+			if r.Allowed, r.Reason, err = a.may(ctx, attributes); err != nil {
+				return rights, fmt.Errorf("cannot ask the API server for the right to %s %s in namespace %s: %w", verb, r.Resource, namespace, err)
+			}
+			rights = append(rights, r)
 		}
 	}
 	return rights, nil

@@ -352,6 +352,27 @@ func TestRealRights(t *testing.T) {
 	if got := strings.Join(may, " "); got != "get list watch" {
 		t.Errorf("the reader may %s", got)
 	}
+	h.real.Apply(t, h.ns, `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"Role","metadata":{"name":"tokens"},"rules":[
+		{"apiGroups":[""],"resources":["serviceaccounts/token"],"resourceNames":["runner"],"verbs":["create"]},
+		{"apiGroups":[""],"resources":["pods/attach"],"verbs":["create"]}]}`)
+	h.real.Run(t, "create", "rolebinding", "tokens", "--namespace", h.ns, "--role=tokens", "--user=reader-"+h.ns)
+	for account, want := range map[string]string{
+		"": "create pods/attach", "runner": "create pods/attach, create serviceaccounts/token", "other": "create pods/attach",
+	} {
+		rights, err := reader.JobAccess(t.Context(), h.ns, account)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var may []string
+		for _, r := range rights {
+			if r.Allowed {
+				may = append(may, r.Verb+" "+r.Resource)
+			}
+		}
+		if got := strings.Join(may, ", "); got != want {
+			t.Errorf("with the service account %q the reader may %s, want %s", account, got, want)
+		}
+	}
 	runs := h.create(nil, kubetest.PipelineRun{GenerateName: "bad-", Tasks: []kubetest.Task{kubetest.Fails("check", 3)}})
 	var log bytes.Buffer
 	got, err := reader.Track(t.Context(), runs, kube.TrackOptions{Log: &log})
