@@ -24,7 +24,8 @@ const (
 
 // Options of a Client; the zero value is ready for use.
 type Options struct {
-	// Transport carries the requests; nil means NewTransport(nil). It must not follow redirects.
+	// Transport carries the requests; nil means NewTransport(nil). It must not follow redirects, and must keep to the
+	// Deadline of a request's context also where its Done says nothing.
 	Transport http.RoundTripper
 	// MaxBytes bounds one answer, unpacked, in bytes.
 	MaxBytes int64
@@ -125,10 +126,8 @@ func (c *Client) list(ctx context.Context, r sentry.Remote, a Auth, lead string,
 // secrets.
 func (c *Client) converse(ctx context.Context, r sentry.Remote, a Auth, ask func(context.Context, *question) error) error {
 	within := ctx
-	if end, limited := ctx.Deadline(); !limited || time.Until(end) > c.timeout {
-		var cancel context.CancelFunc
-		within, cancel = context.WithTimeout(ctx, c.timeout)
-		defer cancel()
+	if end, ends := ctx.Deadline(); !ends || time.Until(end) > c.timeout {
+		within = &limited{ctx, time.Now().Add(c.timeout)}
 	}
 	var err error
 	if s := r.Scheme(); s == "https" || s == "http" {
@@ -139,11 +138,31 @@ func (c *Client) converse(ctx context.Context, r sentry.Remote, a Auth, ask func
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && !over(ctx):
 		err = sentry.Faultf(sentry.Transient, "no whole answer within %s", c.timeout)
 	}
 	f := sentry.AsFault(err)
 	return &sentry.Fault{Kind: f.Kind, RetryAfter: f.RetryAfter, Err: fmt.Errorf("cannot ask %s: %w", r, a.hide(err))}
+}
+
+// limited is a context that ends at a moment, without the timer and the bookkeeping of context.WithDeadline: those are
+// a twentieth of what a question costs. Its Done tells only of the end of what it was made from; the transport keeps to
+// the Deadline.
+type limited struct {
+	context.Context
+	end time.Time
+}
+
+func (l *limited) Deadline() (time.Time, bool) { return l.end, true }
+
+func (l *limited) Err() error {
+	if err := l.Context.Err(); err != nil {
+		return err
+	}
+	if over(l) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 // Path gives the path on its server at which a repository answered last: its own, or where the server said it was moved.

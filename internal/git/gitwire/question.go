@@ -148,11 +148,9 @@ const infoRefs = "/info/refs"
 
 // send makes one request: a GET, or a POST where there is a body.
 func (q *question) send(ctx context.Context, path, query string, body []byte) (*http.Response, error) {
-	req := &http.Request{
-		Method: http.MethodGet,
-		URL:    &url.URL{Scheme: q.remote.Scheme(), Host: q.remote.Host(), Path: path, RawQuery: query},
-		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
+	req := new(http.Request).WithContext(ctx) // which copies it: what it has is better given to it afterwards
+	req.Method, req.Proto, req.ProtoMajor, req.ProtoMinor = http.MethodGet, "HTTP/1.1", 1, 1
+	req.URL = &url.URL{Scheme: q.remote.Scheme(), Host: q.remote.Host(), Path: path, RawQuery: query}
 	if strings.Contains(path, "%") {
 		decoded, err := url.PathUnescape(path)
 		if err != nil {
@@ -166,7 +164,7 @@ func (q *question) send(ctx context.Context, path, query string, body []byte) (*
 		req.Body, _ = req.GetBody()
 	}
 	req.Header = q.header(body != nil, q.auth)
-	resp, err := q.transport.RoundTrip(req.WithContext(ctx))
+	resp, err := q.transport.RoundTrip(req)
 	if err != nil {
 		return nil, &sentry.Fault{Kind: sentry.Transient, Err: err}
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"sync"
 	"time"
 )
@@ -132,6 +133,37 @@ func (t *transport) byProxy(u *url.URL) *http.Transport {
 	return over
 }
 
+// timed gives a context whose Done keeps to the Deadline, see limited.
+func timed(ctx context.Context) (context.Context, context.CancelFunc) {
+	if end, ends := ctx.Deadline(); ends {
+		return context.WithDeadline(ctx, end)
+	}
+	return ctx, func() {}
+}
+
+// onTime has a request carried by what goes by Done alone.
+func onTime(over http.RoundTripper, r *http.Request) (*http.Response, error) {
+	ctx, cancel := timed(r.Context())
+	resp, err := over.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	resp.Body = &lastly{resp.Body, cancel}
+	return resp, nil
+}
+
+// lastly is the body of an answer, with what is done when it is closed.
+type lastly struct {
+	io.ReadCloser
+	do func()
+}
+
+func (l *lastly) Close() error {
+	defer l.do()
+	return l.ReadCloser.Close()
+}
+
 // address is a server: connections to it serve all its repositories.
 type address struct {
 	secure bool
@@ -141,7 +173,7 @@ type address struct {
 // RoundTrip sends a request and gives the answer, whose body must be closed.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if proxy, err := t.proxy(r); proxy != nil || err != nil {
-		return t.byProxy(r.URL).RoundTrip(r)
+		return onTime(t.byProxy(r.URL), r)
 	}
 	to := address{r.URL.Scheme == "https", r.URL.Host}
 	if c := t.take(to); c != nil {
@@ -195,6 +227,9 @@ var errHeader = errors.New("the header of the answer is too long")
 // exchange sends a request over a connection and reads the header of the answer. It owns the connection from now on.
 func (t *transport) exchange(c *conn, r *http.Request) (*http.Response, error) {
 	// When the context ends, whatever waits for the connection does so no longer.
+	if end, ends := r.Context().Deadline(); ends {
+		_ = c.SetDeadline(end)
+	}
 	stop := context.AfterFunc(r.Context(), func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	c.left, c.answered = maxHeaderBytes, false
 	in := bufferedReaders.Get().(*bufio.Reader)
@@ -280,14 +315,26 @@ func (b *body) Close() error {
 
 // endOf gives the error of a context that has ended, since that is why a connection failed then.
 func endOf(ctx context.Context, err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) && over(ctx) {
+		return context.DeadlineExceeded
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return err
 }
 
+// over reports whether the Deadline of a context has passed: its own timer may come a moment later than that of a
+// connection.
+func over(ctx context.Context) bool {
+	end, ends := ctx.Deadline()
+	return ends && !time.Now().Before(end)
+}
+
 // dial makes a connection.
 func (t *transport) dial(ctx context.Context, to address, u *url.URL) (*conn, error) {
+	ctx, cancel := timed(ctx)
+	defer cancel()
 	raw, err := t.dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port(u)))
 	if err != nil {
 		return nil, err
@@ -296,7 +343,7 @@ func (t *transport) dial(ctx context.Context, to address, u *url.URL) (*conn, er
 	if !to.secure {
 		return c, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	ctx, cancel = context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	secure := tls.Client(raw, t.config(u))
 	if err := secure.HandshakeContext(ctx); err != nil {
@@ -332,6 +379,10 @@ func (t *transport) take(to address) *conn {
 // put keeps a connection.
 func (t *transport) put(c *conn) {
 	c.since = time.Now()
+	if c.SetDeadline(time.Time{}) != nil {
+		_ = c.Close()
+		return
+	}
 	t.mu.Lock()
 	if t.kept >= maxIdle || len(t.idle[c.to]) >= maxIdleOfOne {
 		t.mu.Unlock()

@@ -442,3 +442,94 @@ func TestProxy(t *testing.T) {
 		t.Error("a proxy that cannot be understood is passed by")
 	}
 }
+
+// A question's time is kept wherever it is spent, though its context has no timer of its own.
+func TestTimeIsKept(t *testing.T) {
+	never := make(chan struct{})
+	t.Cleanup(func() { close(never) })
+	wait := func(_, n int, _ *http.Request) (string, bool) {
+		if n == 0 {
+			return ok, true
+		}
+		<-never
+		return "", false
+	}
+	half := func(_, n int, _ *http.Request) (string, bool) {
+		if n == 0 {
+			return ok, true
+		}
+		return "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok", true
+	}
+	silentTLS := func(t *testing.T) string { // who accepts, and never shakes hands
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = listener.Close() })
+		return "https://" + listener.Addr().String()
+	}
+	through := func(answer func(_, n int, _ *http.Request) (string, bool), first bool) func(*testing.T, *transport) string {
+		return func(t *testing.T, over *transport) string {
+			url, _ := scripted(t, answer)
+			if first { // the second question goes over the connection of the first
+				if got, err := get(t, over, url, ""); got != "200 ok" || err != nil {
+					t.Fatalf("%q %v", got, err)
+				}
+			}
+			return url
+		}
+	}
+	for name, prepare := range map[string]func(*testing.T, *transport) string{
+		"no header":    through(wait, true),
+		"half a body":  through(half, true),
+		"no handshake": func(t *testing.T, _ *transport) string { return silentTLS(t) },
+		"through a proxy, no header": func(t *testing.T, over *transport) string {
+			url, _ := scripted(t, func(_, _ int, _ *http.Request) (string, bool) { <-never; return "", false })
+			over.proxy = func(*http.Request) (*neturl.URL, error) { return neturl.Parse(url) }
+			return "http://forge.example"
+		},
+		"through a proxy, half a body": func(t *testing.T, over *transport) string {
+			url, _ := scripted(t, func(_, _ int, r *http.Request) (string, bool) { return half(0, 1, r) })
+			over.proxy = func(*http.Request) (*neturl.URL, error) { return neturl.Parse(url) }
+			return "http://forge.example"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			over := newTestTransport(t)
+			url := prepare(t, over)
+			begin := time.Now()
+			r, _ := http.NewRequest(http.MethodGet, url, nil)
+			resp, err := over.RoundTrip(r.WithContext(&limited{t.Context(), begin.Add(50 * time.Millisecond)}))
+			if err == nil {
+				_, err = io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+			}
+			took := time.Since(begin)
+			if !errors.Is(err, context.DeadlineExceeded) || took < 50*time.Millisecond || took > 5*time.Second || over.kept != 0 {
+				t.Errorf("after %s: %v, %d connections are kept", took, err, over.kept)
+			}
+		})
+	}
+}
+
+// The time of one question is not that of the next over the same connection.
+func TestTimeOfTheNextQuestion(t *testing.T) {
+	url, connections := scripted(t, func(_, _ int, _ *http.Request) (string, bool) { return ok, true })
+	over := newTestTransport(t)
+	for range 3 {
+		begin := time.Now()
+		r, _ := http.NewRequest(http.MethodGet, url, nil)
+		resp, err := over.RoundTrip(r.WithContext(&limited{t.Context(), begin.Add(500 * time.Millisecond)}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(resp.Body); string(text) != "ok" || err != nil {
+			t.Fatalf("%q %v", text, err)
+		}
+		_ = resp.Body.Close()
+		time.Sleep(time.Until(begin.Add(550 * time.Millisecond)))
+	}
+	if n := connections.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
