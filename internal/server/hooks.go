@@ -51,8 +51,9 @@ const (
 	maxHook     = 1 << 20 // bytes of a body
 	maxSeen     = 4096    // bodies that are remembered
 	repeatAfter = 5 * time.Minute
-	// Whoever calls the generic endpoint may have nothing new to say each time.
-	repeatGeneric = 10 * time.Second
+	// Whoever calls the generic endpoint may have nothing new to say each time. What is pushed within so much time after the
+	// push that made a repository due is found by the same questions: it is asked quickly for some seconds.
+	repeatGeneric = time.Second
 )
 
 // NewHooks makes a receiver of webhooks.
