@@ -248,7 +248,11 @@ func (a *account) look() {
 	if a.refused.token == was {
 		a.refused = refused{}
 	}
-	a.awaited, a.looking = sentry.Secret{}, false
+	if a.awaited != was && !a.awaited.Empty() { // another one was refused while we looked
+		time.AfterFunc(renewTime, a.look)
+	} else {
+		a.awaited, a.looking = sentry.Secret{}, false
+	}
 	a.mu.Unlock()
 	a.forges.log.Info("a credential that was refused has changed; it is tried at once", "host", hostOf(a.origin), "credential", a.key)
 	if a.forges.o.Renewed != nil {

@@ -101,6 +101,9 @@ func (a *account) send(ctx context.Context, c call) (*reply, error) {
 	if err != nil {
 		return nil, a.failed(ctx, a.address(c), err)
 	}
+	if resp.StatusCode == http.StatusNotModified && req.Header.Get("If-None-Match") == "" {
+		return nil, sentry.Faultf(sentry.Invalid, "%s answers that nothing has changed (HTTP status 304) to a question without a validator: is there a cache before it?", a.address(c))
+	}
 	r := &reply{status: resp.StatusCode, header: resp.Header, body: body, took: time.Since(*s.sent.Load())}
 	if resp.StatusCode/100 != 2 && resp.StatusCode != http.StatusNotModified {
 		return r, statusFault(resp, body, a.address(c))

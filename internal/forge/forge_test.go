@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -268,6 +269,75 @@ func TestWhatIsRepeated(t *testing.T) {
 				}
 			}
 			time.Sleep(10 * time.Hour)
+		}
+	})
+}
+
+// An answer that nothing has changed, to who knows nothing yet, is no answer: neither is the branch missing, nor has it
+// the commit "".
+func TestUnchangedWithoutBefore(t *testing.T) {
+	for _, kind := range []string{"GitHub", "GitLab", "Gitea"} {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, emulated(t, kind))
+				network := forge.NewNetwork(forge.NetworkOptions{DialContext: r.lab.Dial()})
+				t.Cleanup(network.Close)
+				r.forges = forge.New(forge.Options{Network: network}) // there is no Git: the API is asked for each branch
+				one := r.add("team/app", true, "main")
+				want := r.lab.Push(one.Name, "main")
+				r.update()
+				r.lab.Fail(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(http.StatusNotModified) })
+				if a := r.ask(true)[0]; a.Err == nil || sentry.AsFault(a.Err).Kind != sentry.Invalid || !strings.Contains(a.Err.Error(), "304") {
+					t.Errorf("it says %s", show(a))
+				}
+				r.lab.Fail(nil)
+				if got := r.heads(one, true); got["main"] != want {
+					t.Errorf("the branches are %v", got)
+				}
+			})
+		})
+	}
+}
+
+// A token is refused while it is looked whether there is another in the place of the one before: that one is waited for as well.
+func TestTokenIsRenewedTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, emulated(t, "GitHub"))
+		one := r.add("team/app", true)
+		r.lab.Push(one.Name, "main")
+		var slow atomic.Bool
+		read := one.Auth.Token
+		one.Auth.Token = func() (sentry.Secret, error) {
+			token, err := read()
+			if slow.CompareAndSwap(true, false) {
+				time.Sleep(10 * time.Second)
+			}
+			return token, err
+		}
+		r.update()
+		r.told(r.ask(true))
+		refuse := func() {
+			r.lab.Revoke(r.token.Reveal())
+			for !r.forges.Refused(one) {
+				r.ask(true)
+			}
+		}
+		refuse()
+		r.setToken(r.lab.Token())
+		slow.Store(true)
+		time.Sleep(2 * time.Second) // it has the new token, and is slow to tell
+		r.told(r.ask(true))
+		refuse()
+		r.setToken(r.lab.Token())
+		time.Sleep(9500 * time.Millisecond) // now it has told
+		r.mu.Lock()
+		clear(r.renewed)
+		r.mu.Unlock()
+		time.Sleep(2 * time.Second)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.renewed) == 0 {
+			t.Error("nobody was told of the third token")
 		}
 	})
 }
