@@ -752,7 +752,7 @@ func costOf(t *testing.T, host, kind string, n int) int {
 }
 
 // TestDocsWords looks up what the pages name that is a word of the program: metrics, the paths of webhooks, and in
-// operations.md every word of the ledger.
+// operations.md every word of the ledger. Each language explains every metric somewhere.
 func TestDocsWords(t *testing.T) {
 	source := func(name string) string {
 		t.Helper()
@@ -780,6 +780,17 @@ func TestDocsWords(t *testing.T) {
 	}
 	paths := find(`name: "([a-z]+)"`, source("internal/server/hookforge.go"))
 	verbs := find(`Verb = "([a-z]+)"`, source("internal/sentry/decision.go"))
+	explained := map[string]string{} // the text of all pages of a folder
+	for _, p := range pages(t) {
+		explained[path.Dir(p.path)] += p.text
+	}
+	for folder, text := range explained {
+		for _, name := range metrics {
+			if strings.HasPrefix(folder, "docs/") && !strings.Contains(text, "`"+name+"`") {
+				t.Errorf("%s: no page tells of the metric %s", folder, name)
+			}
+		}
+	}
 	for _, p := range pages(t) {
 		for _, name := range regexp.MustCompile(`\bsentry_[a-z_]+\b`).FindAllString(p.text, -1) {
 			if !slices.Contains(metrics, name) {

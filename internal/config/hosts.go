@@ -39,7 +39,7 @@ func hostKeys() *mapping[Host] {
 				value: integer(func(h *Host) *int { return &h.RequestsPerHour }, 1, 100_000_000),
 			}, {
 				name:  "concurrency",
-				about: "The most that is asked of it at once.",
+				about: "The most requests to it at once: to its API, and questions over Git by HTTP, together.",
 				value: integer(func(h *Host) *int { return &h.Concurrency }, 1, 100),
 			},
 		},

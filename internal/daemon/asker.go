@@ -199,7 +199,7 @@ func (a *asker) Lane(c *config.Repository) monitor.Lane {
 		return monitor.Lane{Key: c.Monitor.Remote.Origin()}
 	}
 	l := a.forges.Lane(x.Repository)
-	return monitor.Lane{Key: l.Key, Batch: l.Batch, Sweep: l.Sweep}
+	return monitor.Lane(l)
 }
 
 // Heads asks the forge, and has it look closer where a repository is refused.

@@ -123,7 +123,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	d.network = forge.NewNetwork(forge.NetworkOptions{Hosts: hosts(o.Config), Log: d.log, Register: d.metrics})
 	d.onClose("network", func() error { d.network.Close(); return nil })
 	if d.git, err = git.New(git.Options{
-		StateDir: stateDir, Log: d.log, CloneTimeout: backgroundFetch, Transport: gitwire.NewTransport(d.network.TLS),
+		StateDir: stateDir, Log: d.log, CloneTimeout: backgroundFetch, Transport: d.network.Git(gitwire.NewTransport(d.network.TLS)),
 		Certificates: func(origin string) (string, string, string) { return certificates(d.config.Load(), origin) },
 	}); err != nil {
 		return nil, err

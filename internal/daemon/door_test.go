@@ -108,6 +108,10 @@ func TestTheDoorAnswersWhatTellsNothing(t *testing.T) {
 			t.Errorf("%s %s at %q: %d %s", c.method, c.path, c.host, status, text)
 		}
 	}
+	w.wait("a question over Git is counted", func() bool {
+		_, text := get(t, address, "/metrics")
+		return strings.Contains(text, fmt.Sprintf("sentry_forge_requests_total{host=%q,outcome=\"2xx\",protocol=\"git\"}", strings.TrimPrefix(w.server.URL, "http://")))
+	})
 	stop()
 	if status, _ := get(t, address, "/healthz"); status != 0 {
 		t.Errorf("after the end it answers %d", status)

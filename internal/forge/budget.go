@@ -36,6 +36,7 @@ type budget struct {
 
 	mu      sync.Mutex // guards what follows
 	purses  map[purse]*window
+	atOnce  int     // requests that may be out at once
 	own     *window // the limit that the configuration sets, over all purses; nil: none
 	queue   []*waiter
 	active  int
@@ -82,8 +83,9 @@ func newBudget(r rules, h Host) *budget {
 func (b *budget) configure(h Host) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.atOnce = b.concurrency
 	if h.Concurrency > 0 {
-		b.concurrency = h.Concurrency
+		b.atOnce = h.Concurrency
 	}
 	switch {
 	case h.RequestsPerHour <= 0:
@@ -201,7 +203,7 @@ func (b *budget) places() int {
 	if b.strikes > 0 {
 		return 1
 	}
-	return max(1, b.concurrency)
+	return max(1, b.atOnce)
 }
 
 // moment is when a request may be sent, with so many others of its purse before it, and what it waits for. How many are

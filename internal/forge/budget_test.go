@@ -417,6 +417,19 @@ func TestBudgetOtherLimits(t *testing.T) {
 	})
 }
 
+// What the configuration no longer says no longer holds.
+func TestBudgetForgetsTheConfiguration(t *testing.T) {
+	for _, h := range []Host{{Concurrency: 1}, {Concurrency: 50}} {
+		b := newBudget(rules{concurrency: 4}, h)
+		if b.places() != h.Concurrency {
+			t.Errorf("%d at once, want %d", b.places(), h.Concurrency)
+		}
+		if b.configure(Host{}); b.places() != 4 {
+			t.Errorf("%d at once without a limit of ours", b.places())
+		}
+	}
+}
+
 // An answer may name any budget; only those that we spend of are remembered.
 func TestBudgetNames(t *testing.T) {
 	b := newBudget(rules{concurrency: 4}, Host{})

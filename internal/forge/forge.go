@@ -82,6 +82,8 @@ type Lane struct {
 	Batch int
 	// Sweep tells that one question covers all that share the lane, however many.
 	Sweep bool
+	// AtOnce is how many questions may be out at a time, as the configuration says of the host; 0: it says nothing.
+	AtOnce int
 }
 
 // Ask is one repository of a question.

@@ -127,12 +127,21 @@ func (f *Forges) each(ctx context.Context, asks []Ask, places []*place, indices 
 		}
 		failed.Store(0)
 	}
-	if len(indices) == 1 {
+	switch len(indices) {
+	case 0:
+		return
+	case 1:
 		ask(indices[0])
 		return
 	}
 	var wait sync.WaitGroup
-	free := make(chan struct{}, atOnce)
+	few := atOnce
+	if p := places[indices[0]]; p != nil {
+		if most := f.atOnce(asks[indices[0]].Repository, p.account); most > 0 {
+			few = min(few, most)
+		}
+	}
+	free := make(chan struct{}, few)
 	for _, i := range indices {
 		free <- struct{}{}
 		wait.Go(func() {

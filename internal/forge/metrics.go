@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// traffic counts what goes over a Network, by host: hosts are those of the configuration, so they are few.
+// traffic counts what goes over a Network, by host and protocol: hosts are those of the configuration, so they are few.
 type traffic struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
@@ -20,15 +20,15 @@ type traffic struct {
 func newTraffic(register prometheus.Registerer) *traffic {
 	t := &traffic{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sentry_forge_requests_total", Help: "Requests to the API of a forge, by what came of them.",
-		}, []string{"host", "outcome"}),
+			Name: "sentry_forge_requests_total", Help: "Requests to the API of a forge, and questions over Git, by what came of them.",
+		}, []string{"host", "protocol", "outcome"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "sentry_forge_request_seconds", Help: "Time until the header of the answer was there.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
-		}, []string{"host"}),
+		}, []string{"host", "protocol"}),
 		received: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sentry_forge_received_bytes_total", Help: "Bytes of answers, unpacked.",
-		}, []string{"host"}),
+			Name: "sentry_forge_received_bytes_total", Help: "Bytes of answers, those of an API unpacked.",
+		}, []string{"host", "protocol"}),
 	}
 	if register != nil {
 		register.MustRegister(t.requests, t.seconds, t.received)
@@ -36,7 +36,7 @@ func newTraffic(register prometheus.Registerer) *traffic {
 	return t
 }
 
-func (t *traffic) request(origin string, resp *http.Response, err error, took time.Duration) {
+func (t *traffic) request(origin, protocol string, resp *http.Response, err error, took time.Duration) {
 	host := hostOf(origin)
 	outcome := "error"
 	if err == nil {
@@ -46,12 +46,14 @@ func (t *traffic) request(origin string, resp *http.Response, err error, took ti
 			outcome = strconv.Itoa(resp.StatusCode)
 		}
 	}
-	t.requests.WithLabelValues(host, outcome).Inc()
-	t.seconds.WithLabelValues(host).Observe(took.Seconds())
+	t.requests.WithLabelValues(host, protocol, outcome).Inc()
+	t.seconds.WithLabelValues(host, protocol).Observe(took.Seconds())
 }
 
-func (t *traffic) bytes(origin string, n int) {
-	t.received.WithLabelValues(hostOf(origin)).Add(float64(n))
+// reader gives what counts the bytes of an answer.
+func (t *traffic) reader(origin, protocol string) func(n int) {
+	count := t.received.WithLabelValues(hostOf(origin), protocol)
+	return func(n int) { count.Add(float64(n)) }
 }
 
 // hostOf is the host of an origin, with the port only where it is a special one.

@@ -39,7 +39,7 @@ type Host struct {
 	CAFile            string // certificates to believe besides the system's, PEM
 	CertFile, KeyFile string // to show who we are, PEM
 	RequestsPerHour   int    // at most, of each credential; 0: what the forge says
-	Concurrency       int    // requests at once, at most; 0: what is usual
+	Concurrency       int    // requests at once, at most, over the API and over Git; 0: what is usual
 }
 
 // NetworkOptions of a Network.
@@ -64,7 +64,8 @@ type Network struct {
 
 // route is how to reach one origin.
 type route struct {
-	host Host
+	host  Host
+	seats *seats // outlives the configuration, as requests do
 
 	mu        sync.Mutex // guards what follows
 	transport *http.Transport
@@ -105,16 +106,19 @@ func (n *Network) Update(hosts []Host) {
 			wanted = Host{Origin: origin}
 		}
 		if r.host != wanted {
-			delete(n.routes, origin)
+			n.routes[origin] = &route{host: wanted, seats: r.seats}
+			r.seats.bound(wanted.Concurrency)
 			r.close()
 		}
 	}
 	for origin, h := range special {
 		if n.routes[origin] == nil {
-			n.routes[origin] = &route{host: h}
+			n.routes[origin] = newRoute(h)
 		}
 	}
 }
+
+func newRoute(h Host) *route { return &route{host: h, seats: &seats{most: h.Concurrency}} }
 
 // Close closes the connections that nobody uses.
 func (n *Network) Close() {
@@ -141,7 +145,7 @@ func (n *Network) route(origin string) *route {
 	defer n.mu.Unlock()
 	r := n.routes[origin]
 	if r == nil {
-		r = &route{host: Host{Origin: origin}}
+		r = newRoute(Host{Origin: origin})
 		n.routes[origin] = r
 	}
 	return r
@@ -198,13 +202,11 @@ func (w *way) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	start := time.Now()
-	resp, err := transport.RoundTrip(req)
-	w.network.count.request(w.origin, resp, err, time.Since(start))
+	resp, err := w.network.carry(w.origin, overAPI, transport, req)
 	if err != nil {
 		return nil, err
 	}
-	resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxBody, read: func(n int) { w.network.count.bytes(w.origin, n) }}
+	resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxBody}
 	return resp, nil
 }
 
@@ -255,12 +257,10 @@ var errTooLong = fmt.Errorf("the answer has more than %d MiB", maxBody>>20)
 type boundedBody struct {
 	io.ReadCloser
 	left int
-	read func(int)
 }
 
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p[:min(len(p), b.left+1)])
-	b.read(n)
 	if n > b.left {
 		b.left = 0
 		return 0, errTooLong

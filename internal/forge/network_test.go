@@ -393,9 +393,9 @@ func TestBodiesAreBounded(t *testing.T) {
 		}
 	}
 	if err := testutil.GatherAndCompare(register, strings.NewReader(`
-# HELP sentry_forge_requests_total Requests to the API of a forge, by what came of them.
+# HELP sentry_forge_requests_total Requests to the API of a forge, and questions over Git, by what came of them.
 # TYPE sentry_forge_requests_total counter
-sentry_forge_requests_total{host="forge.example",outcome="2xx"} 2
+sentry_forge_requests_total{host="forge.example",outcome="2xx",protocol="api"} 2
 `), "sentry_forge_requests_total"); err != nil {
 		t.Error(err)
 	}

@@ -109,10 +109,19 @@ func (f *Forges) assignLanes() {
 func (f *Forges) Lane(r *Repository) Lane {
 	p := f.place(r)
 	if p == nil {
-		return Lane{Key: r.Remote.Origin(), Batch: 1}
+		return Lane{Key: r.Remote.Origin(), Batch: 1, AtOnce: f.o.Network.host(r.Remote.Origin()).Concurrency}
 	}
 	batch, sweep := p.account.batches()
-	return Lane{Key: p.lane, Batch: batch, Sweep: sweep}
+	return Lane{Key: p.lane, Batch: batch, Sweep: sweep, AtOnce: f.atOnce(r, p.account)}
+}
+
+// atOnce is how many requests may be out at a time at the servers that a repository is asked of; 0: any number.
+func (f *Forges) atOnce(r *Repository, a *account) int {
+	git, api := f.o.Network.host(r.Remote.Origin()).Concurrency, f.o.Network.host(a.origin).Concurrency
+	if git == 0 || api > 0 && api < git {
+		return api
+	}
+	return git
 }
 
 // account gives that of a repository, which the configuration need not have: a status may go to where the commands come

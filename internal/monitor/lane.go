@@ -14,6 +14,7 @@ type lane struct {
 	key     string
 	batch   int           // repositories that one question may cover
 	sweep   bool          // one question may cover all of them
+	atOnce  int           // questions that may be out at a time, where the asker bounds that; 0: it does not
 	members int           // repositories configured for it
 	openFor time.Duration // how long its breaker stays open
 
@@ -44,7 +45,7 @@ func newLane(key string) *lane {
 }
 
 // are takes over what the asker says of the lane now.
-func (l *lane) are(now Lane) { l.batch, l.sweep = max(1, now.Batch), now.Sweep }
+func (l *lane) are(now Lane) { l.batch, l.sweep, l.atOnce = max(1, now.Batch), now.Sweep, now.AtOnce }
 
 // shares reports whether one question covers several repositories.
 func (l *lane) shares() bool { return l.batch > 1 || l.sweep }
@@ -115,8 +116,11 @@ func (l *lane) pop() *repository {
 
 // mayAsk reports whether one more question may be asked: a lane that is not known to be well gets one at a time.
 func (l *lane) mayAsk(limit int) bool {
-	if !l.well() {
+	switch {
+	case !l.well():
 		limit = 1
+	case l.atOnce > 0:
+		limit = min(limit, l.atOnce)
 	}
 	return l.waiting() > 0 && l.active < limit
 }

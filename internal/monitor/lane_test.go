@@ -80,6 +80,26 @@ func TestBatches(t *testing.T) {
 	}
 }
 
+// A server that is to be asked fewer questions at a time gets no more, until it may.
+func TestQuestionsAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.forge.lanes[h] = Lane{AtOnce: 2}
+		w.forge.slow[h] = time.Second
+		list := many(30, "h", minute)
+		w.run(list...)
+		w.wait(5 * minute)
+		if p := w.forge.peak[h]; p != 2 {
+			t.Errorf("%d questions at once, want 2", p)
+		}
+		w.forge.lanes[h] = Lane{}
+		w.Update(configure(many(100, "h", minute)...))
+		w.wait(5 * minute)
+		if p := w.forge.peak[h]; p != 8 {
+			t.Errorf("%d questions at once later, want 8", p)
+		}
+	})
+}
+
 // The start takes no longer than it must: what is answered for many is good enough to begin with.
 func TestBatchesAtTheStart(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {

@@ -41,6 +41,8 @@ type Lane struct {
 	Key   string // what shares a breaker, pauses and places
 	Batch int    // repositories that one question may cover; 1, or less, is one by one
 	Sweep bool   // one question covers all of the lane, however many
+	// AtOnce is how many questions may be out at a time where that is less than what is usual; 0: what is usual.
+	AtOnce int
 }
 
 // Ask is one repository of a question. One that is asked in full is alone in it, and is to be asked itself, by the freshest

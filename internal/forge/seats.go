@@ -1,0 +1,132 @@
+package forge
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// seats are how many requests may be under way at one origin, whoever asks and by whichever protocol. Who comes first is
+// let in first. It is safe for concurrent use.
+type seats struct {
+	mu    sync.Mutex // guards what follows
+	most  int        // 0: any number
+	taken int
+	queue []chan struct{} // closed when the turn has come
+}
+
+// bound sets how many there are, 0 for any number. Requests that are under way go on.
+func (s *seats) bound(most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.most = most
+	s.admit()
+}
+
+// take waits for a seat. Who has got one leaves it. The error is that of ctx.
+func (s *seats) take(ctx context.Context) error {
+	s.mu.Lock()
+	if s.free() && len(s.queue) == 0 {
+		s.taken++
+		s.mu.Unlock()
+		return nil
+	}
+	turn := make(chan struct{})
+	s.queue = append(s.queue, turn)
+	s.mu.Unlock()
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.queue, turn); i >= 0 {
+		s.queue = slices.Delete(s.queue, i, i+1)
+	} else { // its turn came at the same moment
+		s.taken--
+		s.admit()
+	}
+	return ctx.Err()
+}
+
+// leave gives a seat back.
+func (s *seats) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken--
+	s.admit()
+}
+
+func (s *seats) free() bool { return s.most <= 0 || s.taken < s.most }
+
+// admit lets in those who wait, as far as there is room. The caller holds s.mu.
+func (s *seats) admit() {
+	for len(s.queue) > 0 && s.free() {
+		close(s.queue[0])
+		s.queue = s.queue[1:]
+		s.taken++
+	}
+}
+
+// Protocols that are told apart in metrics.
+const (
+	overAPI = "api"
+	overGit = "git"
+)
+
+// Git puts questions over the Git protocol under what is known of their origins: they count among the requests at a time,
+// and in the metrics. next must go nowhere but where a request says.
+func (n *Network) Git(next http.RoundTripper) http.RoundTripper { return &gitWay{n, next} }
+
+type gitWay struct {
+	network *Network
+	next    http.RoundTripper
+}
+
+// RoundTrip sends a request.
+func (w *gitWay) RoundTrip(req *http.Request) (*http.Response, error) {
+	return w.network.carry(originOf(req.URL), overGit, w.next, req)
+}
+
+// carry sends a request when there is a seat for it, counts it, and gives the seat back when its answer was closed.
+func (n *Network) carry(origin, protocol string, by http.RoundTripper, req *http.Request) (*http.Response, error) {
+	at := n.route(origin).seats
+	if err := at.take(req.Context()); err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, err
+	}
+	start := time.Now()
+	resp, err := by.RoundTrip(req)
+	n.count.request(origin, protocol, resp, err, time.Since(start))
+	if err != nil {
+		at.leave()
+		return nil, err
+	}
+	resp.Body = &seated{ReadCloser: resp.Body, read: n.count.reader(origin, protocol), leave: sync.OnceFunc(at.leave)}
+	return resp, nil
+}
+
+// seated is the body of an answer, which has a seat until it is closed.
+type seated struct {
+	io.ReadCloser
+	read  func(n int) // counts bytes
+	leave func()
+}
+
+func (b *seated) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.read(n)
+	return n, err
+}
+
+func (b *seated) Close() error {
+	err := b.ReadCloser.Close()
+	b.leave()
+	return err
+}

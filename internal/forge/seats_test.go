@@ -1,0 +1,140 @@
+package forge_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sentry/internal/forge"
+	"sentry/internal/forge/forgetest"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// Requests to the API and questions over Git share what the configuration allows a host at a time, also when it is
+// changed, and both are counted.
+func TestConcurrency(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := emulated(t, "Gitea")
+		var out, most atomic.Int32
+		lab.Fail(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			n := out.Add(1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			time.Sleep(time.Second)
+			out.Add(-1)
+			_, _ = w.Write([]byte("an answer"))
+		})
+		origin := "http://" + strings.TrimPrefix(strings.TrimSuffix(lab.API(), "/api/v1"), "http://")
+		if !strings.Contains(origin[len("http://"):], ":") {
+			origin += ":80"
+		}
+		limited := func(n int) []forge.Host { return []forge.Host{{Origin: origin, Concurrency: n}} }
+		register := prometheus.NewRegistry()
+		network := forge.NewNetwork(forge.NetworkOptions{DialContext: lab.Dial(), Hosts: limited(3), Register: register})
+		t.Cleanup(network.Close)
+		direct := &http.Transport{DialContext: lab.Dial()}
+		t.Cleanup(direct.CloseIdleConnections)
+		clients := []*http.Client{network.Client(origin), {Transport: network.Git(direct)}}
+		ask := func(ctx context.Context, c *http.Client) error {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, lab.API(), nil)
+			if err != nil {
+				t.Error(err)
+				return nil
+			}
+			resp, err := c.Do(req)
+			if err != nil {
+				return err
+			}
+			if _, err := resp.Body.Read(make([]byte, 100)); err != nil && err.Error() != "EOF" {
+				t.Error(err)
+			}
+			_ = resp.Body.Close()
+			return resp.Body.Close() // again: a seat is given back once
+		}
+		flood := func(want int32) {
+			t.Helper()
+			most.Store(0)
+			var wait sync.WaitGroup
+			for i := range 20 {
+				wait.Go(func() {
+					if err := ask(t.Context(), clients[i%2]); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wait.Wait()
+			if most.Load() != want {
+				t.Errorf("%d at a time, want %d", most.Load(), want)
+			}
+		}
+		flood(3)
+		network.Update(limited(1))
+		flood(1)
+		network.Update(nil)
+		flood(20)
+		network.Update(limited(2))
+		flood(2)
+
+		// Who gives up while it waits takes nothing with it.
+		network.Update(limited(1))
+		var wait sync.WaitGroup
+		for i := range 10 {
+			wait.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+				defer cancel()
+				_ = ask(ctx, clients[i%2])
+			})
+		}
+		wait.Wait()
+		time.Sleep(time.Second)
+		flood(1)
+
+		if n := testutil.CollectAndCount(register, "sentry_forge_received_bytes_total"); n != 2 {
+			t.Errorf("%d counts of bytes, want one for each protocol", n)
+		}
+		families, err := register.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts := map[string]float64{}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				for _, l := range m.GetLabel() {
+					if l.GetName() == "protocol" && f.GetName() == "sentry_forge_requests_total" {
+						counts[l.GetValue()] += m.GetCounter().GetValue()
+					}
+				}
+			}
+		}
+		if counts["api"] < 50 || counts["git"] < 50 {
+			t.Errorf("counted were %v", counts)
+		}
+	})
+}
+
+// What the configuration no longer says of a host no longer holds.
+func TestConcurrencyOfALane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := forgetest.NewGitLab(t, forgetest.GitLabOptions{})
+		network := forge.NewNetwork(forge.NetworkOptions{DialContext: lab.Dial()})
+		t.Cleanup(network.Close)
+		r := newRig(t, lab)
+		r.forges = forge.New(forge.Options{Network: network})
+		one := r.add("group/one", false)
+		r.update()
+		for _, n := range []int{0, 5, 2, 0} {
+			network.Update([]forge.Host{{Origin: one.Remote.Origin(), Concurrency: n}})
+			r.update()
+			if got := r.forges.Lane(one).AtOnce; got != n {
+				t.Errorf("%d questions at a time, want %d", got, n)
+			}
+		}
+	})
+}
