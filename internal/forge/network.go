@@ -174,10 +174,13 @@ func (n *Network) TLS(origin string) *tls.Config {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.reread(n); err != nil {
-		return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
+		return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: nobody}
 	}
 	return r.config()
 }
+
+// nobody is who is believed where it cannot be read who should be.
+var nobody = x509.NewCertPool()
 
 // only is the way to one origin.
 func (n *Network) only(origin string) http.RoundTripper { return &way{n, origin} }

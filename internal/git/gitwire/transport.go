@@ -37,8 +37,8 @@ const (
 // HTTP/1.1 is used because HTTP/2 takes more processor time for each question. Whoever asks bounds how many questions run
 // at once.
 //
-// speak tells how to speak TLS to an origin (scheme://host:port), for each new connection; nil trusts whom the system does.
-// A connection through a proxy is made as it said for the first one.
+// speak tells how to speak TLS to an origin (scheme://host:port), for each new connection, and where there is a proxy for
+// each question; nil trusts whom the system does. Who trusts the same gives the same RootCAs.
 func NewTransport(speak func(origin string) *tls.Config) http.RoundTripper {
 	if speak == nil {
 		usual := &tls.Config{MinVersion: tls.VersionTLS12}
@@ -50,7 +50,7 @@ func NewTransport(speak func(origin string) *tls.Config) http.RoundTripper {
 func newTransport(speak func(origin string) *tls.Config) *transport {
 	return &transport{
 		proxy: http.ProxyFromEnvironment, speak: speak, sessions: map[*x509.CertPool]tls.ClientSessionCache{},
-		idleTime: idleTime, idle: map[address][]*conn{}, proxied: map[string]*http.Transport{},
+		idleTime: idleTime, idle: map[address][]*conn{}, proxied: map[string]*proxied{},
 		dialer: net.Dialer{Timeout: connectTime, KeepAlive: 30 * time.Second},
 	}
 }
@@ -65,7 +65,7 @@ type transport struct {
 	idle    map[address][]*conn
 	kept    int // connections in idle
 	sweep   *time.Timer
-	proxied map[string]*http.Transport // by origin
+	proxied map[string]*proxied // by origin
 
 	sessions map[*x509.CertPool]tls.ClientSessionCache // by who is trusted, nil for the system's
 }
@@ -105,32 +105,47 @@ func port(u *url.URL) string {
 	return "80"
 }
 
-// byProxy gives what carries questions to an address through a proxy.
+// proxied carries questions to an origin through a proxy.
+type proxied struct {
+	*http.Transport
+	trusted *x509.CertPool
+	known   bool // we show who we are
+}
+
+// byProxy gives what carries questions to an address through a proxy: another one than before where others are trusted
+// now, since http.Transport asks nobody about that for each connection.
 func (t *transport) byProxy(u *url.URL) *http.Transport {
 	origin := u.Scheme + "://" + u.Host
+	config := t.config(u)
+	trusted, known := config.RootCAs, config.GetClientCertificate != nil
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	over := t.proxied[origin]
-	t.mu.Unlock()
+	if over != nil && over.trusted == trusted && over.known == known {
+		return over.Transport
+	}
 	if over != nil {
-		return over
+		defer over.CloseIdleConnections()
 	}
 	var plain http.Protocols
 	plain.SetHTTP1(true)
-	config := t.config(u)
 	config.ServerName = "" // that of a proxy may be another one
-	over = &http.Transport{
+	if known {
+		config.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if now := t.config(u).GetClientCertificate; now != nil {
+				return now(info)
+			}
+			return new(tls.Certificate), nil
+		}
+	}
+	over = &proxied{trusted: trusted, known: known, Transport: &http.Transport{
 		Proxy: func(r *http.Request) (*url.URL, error) { return t.proxy(r) }, DialContext: t.dialer.DialContext,
 		TLSClientConfig: config, TLSHandshakeTimeout: connectTime,
 		Protocols: &plain, DisableCompression: true, MaxIdleConns: maxIdle, MaxIdleConnsPerHost: maxIdleOfOne, IdleConnTimeout: idleTime,
 		MaxResponseHeaderBytes: maxHeaderBytes,
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if first := t.proxied[origin]; first != nil {
-		return first
-	}
+	}}
 	t.proxied[origin] = over
-	return over
+	return over.Transport
 }
 
 // timed gives a context whose Done keeps to the Deadline, see limited.

@@ -3,12 +3,16 @@ package gitwire
 import (
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -97,6 +101,9 @@ func speak(config *tls.Config) func(string) *tls.Config {
 func (t *transport) closeAll() {
 	t.mu.Lock()
 	t.idleTime = 0
+	for _, p := range t.proxied {
+		p.CloseIdleConnections()
+	}
 	t.mu.Unlock()
 	t.closeOld()
 }
@@ -420,6 +427,87 @@ func plainServer(t *testing.T) string {
 	t.Helper()
 	url, _ := scripted(t, func(_, _ int, _ *http.Request) (string, bool) { return ok, true })
 	return url
+}
+
+// Whom to believe and what to show is looked at for each question through a proxy as well: files may have come late, or
+// been renewed.
+func TestProxyByOrigin(t *testing.T) {
+	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, c := range r.TLS.PeerCertificates {
+			_, _ = fmt.Fprint(w, c.SerialNumber)
+		}
+	}))
+	h.Config.ErrorLog = log.New(io.Discard, "", 0)
+	h.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	h.StartTLS()
+	defer h.Close()
+	trusted := x509.NewCertPool()
+	trusted.AddCert(h.Certificate())
+	over := newTransport(nil)
+	proxy := tunnel(t)
+	over.proxy = func(*http.Request) (*neturl.URL, error) { return neturl.Parse(proxy) }
+	defer over.closeAll()
+	var now tls.Config
+	over.speak = func(string) *tls.Config { return &now }
+	shows := func(serial int64) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		c := selfSigned(t, serial)
+		return func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c, nil }
+	}
+	seven, eight, nobody := shows(7), shows(8), x509.NewCertPool()
+	for i, c := range []struct {
+		trust *x509.CertPool
+		show  func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
+		want  string
+	}{
+		{nobody, nil, ""}, {trusted, nil, "200 "}, {nobody, nil, ""}, {trusted, nil, "200 "},
+		{trusted, seven, "200 7"}, {trusted, eight, "200 8"}, {trusted, nil, "200 "}, {nobody, eight, ""},
+	} {
+		now = tls.Config{RootCAs: c.trust, GetClientCertificate: c.show}
+		if got, err := get(t, over, h.URL, "question"); got != c.want || (err != nil) != (c.want == "") {
+			t.Errorf("%d: %q, %v, want %q", i, got, err, c.want)
+		}
+		over.closeAll()
+	}
+}
+
+// tunnel is a proxy that leads to wherever it is asked.
+func tunnel(t *testing.T) string {
+	var open sync.WaitGroup
+	p := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		to, err := net.Dial("tcp", r.RequestURI)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		from, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(from, "HTTP/1.1 200 OK\r\n\r\n")
+		carry := func(to, from net.Conn) {
+			_, _ = io.Copy(to, from)
+			_ = to.Close()
+		}
+		open.Go(func() { carry(to, from) })
+		open.Go(func() { carry(from, to) })
+	}))
+	t.Cleanup(func() { p.Close(); open.Wait() })
+	return p.URL
+}
+
+func selfSigned(t *testing.T, serial int64) *tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 func TestProxy(t *testing.T) {
