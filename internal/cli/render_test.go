@@ -127,9 +127,9 @@ func testStatus() server.Status {
 			{Name: "new", State: server.GroupIdle},
 		},
 		Budgets: []forge.BudgetState{
-			{Host: "api.github.com", Key: "token_file /etc/sentry/github", Resource: "graphql", Limit: 5000, Remaining: 4321, Reserve: 250, Reset: testNow.Add(23 * time.Minute), Used: 640},
+			{Host: "api.github.com", Key: "token_file /etc/sentry/github", Resource: "graphql", Limit: 5000, Remaining: 4321, Reserve: 250, Reset: testNow.Add(23 * time.Minute), Used: 640, EndsAt: testNow.Add(15 * 24 * time.Hour)},
 			{Host: "git.example", Resource: "requests_per_hour", Limit: 60, Remaining: 2, Reserve: 3, Reset: testNow.Add(time.Minute), Waiting: 3, PausedUntil: testNow.Add(42 * time.Second), Reason: "it asks for less"},
-			{Host: "open.example", Key: "token of repository shop"},
+			{Host: "open.example", Key: "token of repository shop", EndsAt: testNow.Add(5 * 24 * time.Hour)},
 		},
 		Hosts: []server.Host{{Host: "https://github.com:443", Breaker: "closed"}, {Host: "https://git.example:443", Breaker: "open", Waiting: 4, RetryAt: testNow.Add(30 * time.Second), Reason: "5 failures in a row"}},
 	}

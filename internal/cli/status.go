@@ -286,9 +286,11 @@ func budgetTable(budgets []forge.BudgetState, now time.Time) *table {
 		{title: "RESET", rank: 2},
 		{title: "WAITING", rank: 6},
 		{title: "PAUSED", rank: 2, least: 12},
+		{title: "TOKEN ENDS", rank: 2},
 	}}
 	for _, b := range budgets {
-		if len(budgets) > manyBudgets && (b.Limit == 0 || b.Remaining >= b.Limit/5) && b.Waiting == 0 && !b.PausedUntil.After(now) {
+		ends := !b.EndsAt.IsZero() && b.EndsAt.Sub(now) < forge.EndsSoon
+		if len(budgets) > manyBudgets && (b.Limit == 0 || b.Remaining >= b.Limit/5) && b.Waiting == 0 && !b.PausedUntil.After(now) && !ends {
 			continue
 		}
 		left := cell{text: strconv.Itoa(b.Remaining)}
@@ -300,7 +302,7 @@ func budgetTable(budgets []forge.BudgetState, now time.Time) *table {
 		case b.Remaining < b.Limit/5:
 			left.style = yellow
 		}
-		row := []cell{text(b.Host), text(cmp.Or(b.Key, "none")), text(b.Resource), left, text(""), text(""), text(""), text(""), text("")}
+		row := []cell{text(b.Host), text(cmp.Or(b.Key, "none")), text(b.Resource), left, text(""), text(""), text(""), text(""), text(""), text("")}
 		if b.Limit > 0 {
 			row[4], row[6] = text(strconv.Itoa(b.Limit)), text(in(b.Reset, now))
 		}
@@ -312,6 +314,9 @@ func budgetTable(budgets []forge.BudgetState, now time.Time) *table {
 		}
 		if b.PausedUntil.After(now) {
 			row[8] = cell{strings.TrimSuffix("for "+server.Took(b.PausedUntil.Sub(now).Truncate(time.Second))+": "+b.Reason, ": "), red}
+		}
+		if ends {
+			row[9] = cell{b.EndsAt.UTC().Format(time.DateOnly), yellow}
 		}
 		t.add(row...)
 	}

@@ -217,6 +217,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return d.reports.Run(serving) })
 	group.Go(func() error { return d.serve(serving) })
 	group.Go(func() error { d.serveDoors(serving); return nil })
+	group.Go(func() error { d.asker.forges.Run(ctx); return nil })
 	group.Go(func() error { d.watchConfig(ctx); return nil })
 	group.Go(func() error { d.housekeep(ctx); return nil })
 	group.Go(func() error { command.ReapStrangers(serving); return nil })

@@ -3,7 +3,6 @@ package forge
 import (
 	"context"
 	"errors"
-	"net/http"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -64,10 +63,12 @@ type refused struct {
 	suspects map[*Repository]bool
 }
 
-// seen is what answers told of the credential in passing.
+// seen is what answers told of a token in passing.
 type seen struct {
-	expires time.Time
+	of      sentry.Secret
+	expires time.Time // zero: never, or nobody told
 	warned  time.Time // when that was logged last
+	next    time.Time // when it is asked for, where nothing tells before; zero: nobody thought of it yet
 }
 
 // open makes an account.
@@ -286,23 +287,4 @@ func (a *account) name() string {
 		return string(a.kind)
 	}
 	return string(a.kind) + " " + a.key
-}
-
-// notice reads in passing what answers tell about the credential: GitHub says in each when a token ends.
-func (a *account) notice(h http.Header) {
-	if at := githubExpiry(h); !at.IsZero() {
-		a.expires(at)
-	}
-}
-
-// expires notes when the credential ends, and warns of it once a day when that is soon.
-func (a *account) expires(at time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.seen.expires = at
-	now := time.Now()
-	if left := at.Sub(now); left < soon && now.Sub(a.seen.warned) >= 24*time.Hour {
-		a.seen.warned = now
-		a.forges.log.Warn("a credential ends soon; make a new one before", "host", hostOf(a.origin), "credential", a.key, "ends", at.UTC().Format(time.RFC3339))
-	}
 }

@@ -24,6 +24,7 @@ type BudgetState struct {
 	Waiting     int       `json:"waiting,omitempty"`
 	PausedUntil time.Time `json:"paused_until,omitzero"`
 	Reason      string    `json:"reason,omitempty"` // of the pause
+	EndsAt      time.Time `json:"ends_at,omitzero"` // when the credential does; zero: never, or nobody told
 }
 
 // Budgets tells what every credential has left, as far as it was asked for anything, without a request.
@@ -37,7 +38,11 @@ func (f *Forges) Budgets() []BudgetState {
 	var all []BudgetState
 	for _, a := range accounts {
 		if a.budget != nil {
-			all = append(all, a.budget.states(hostOf(a.origin), a.key)...)
+			states := a.budget.states(hostOf(a.origin), a.key)
+			for i := range states {
+				states[i].EndsAt = a.endsAt()
+			}
+			all = append(all, states...)
 		}
 	}
 	return all

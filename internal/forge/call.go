@@ -31,6 +31,8 @@ type call struct {
 	heavy bool
 	// once forbids to ask again after a passing failure. Only what reads is asked again at all.
 	once bool
+	// apart tells that a refusal of the token says nothing of it where it is used otherwise.
+	apart bool
 	// patience is how long to wait for a turn; 0: as long as anybody does.
 	patience time.Duration
 }
@@ -87,7 +89,7 @@ func (a *account) send(ctx context.Context, c call) (*reply, error) {
 	if err != nil {
 		return nil, &sentry.Fault{Kind: sentry.Invalid, Err: err}
 	}
-	s := &sender{class: c.class, purse: c.purse, heavy: c.heavy, patience: c.patience}
+	s := &sender{class: c.class, purse: c.purse, heavy: c.heavy, apart: c.apart, patience: c.patience}
 	resp, err := a.sending(s).Do(req)
 	if err != nil {
 		return nil, a.failed(ctx, a.address(c), err)

@@ -175,8 +175,8 @@ func (g *gitHub) access(ctx context.Context, r *Repository) (Access, error) {
 	return access, nil
 }
 
-// soon is how long before it ends one is told of a token.
-const soon = 14 * 24 * time.Hour
+// EndsSoon is how long before it ends one is told of a token.
+const EndsSoon = 14 * 24 * time.Hour
 
 // takeQueries reads what is left for GraphQL, which has a budget of its own.
 func (g *gitHub) takeQueries(ctx context.Context, access *Access) {
@@ -204,6 +204,15 @@ func githubExpiry(h http.Header) time.Time {
 		}
 	}
 	return time.Time{}
+}
+
+// tell asks when the token ends. What is left costs nothing to ask for, and says it in passing.
+func (g *gitHub) tell(ctx context.Context) error {
+	_, err := g.a.call(ctx, call{class: looking, path: "/rate_limit", once: true, apart: true}, nil)
+	if _, refused := statusOf(err); refused != nil && refused.Status == http.StatusNotFound { // an Enterprise server without limits
+		_, err = g.a.call(ctx, call{class: looking, path: "/user", once: true, apart: true}, nil)
+	}
+	return err
 }
 
 // githubStates are GitHub's words: it has none for what was given up.
@@ -292,7 +301,7 @@ func githubCost(repositories []*Repository) CostOf {
 		c.Note = "without a token every repository is asked over Git, which costs none of the API's 60 requests an hour; GitHub limits such reads by address, and does not tell how much"
 	case len(repositories) < githubFew:
 		c.Limit = 0
-		c.Note = "few repositories are asked over Git, which costs no API quota"
+		c.Note = "few repositories are asked over Git, which costs no API quota" + endingNote(first)
 	default:
 		c.Way = "GraphQL"
 		// A query costs a point for a hundred repositories, or for a hundred searches.

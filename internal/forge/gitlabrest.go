@@ -176,12 +176,27 @@ func (s *gitlabSelf) expires() time.Time {
 
 // self asks about the token. GitLab before 15.5 knows nothing of it: NotFound.
 func (g *gitlab) self(ctx context.Context, c class) (gitlabSelf, *reply, error) {
+	return g.selfBy(ctx, call{class: c})
+}
+
+func (g *gitlab) selfBy(ctx context.Context, c call) (gitlabSelf, *reply, error) {
+	token, err := g.a.token(ctx, sentry.Secret{})
+	if err != nil {
+		return gitlabSelf{}, nil, err
+	}
 	var self gitlabSelf
-	r, err := g.a.call(ctx, call{class: c, path: "/personal_access_tokens/self"}, &self)
-	if at := self.expires(); err == nil && !at.IsZero() {
-		g.a.expires(at)
+	c.path = "/personal_access_tokens/self"
+	r, err := g.a.call(ctx, c, &self)
+	if err == nil {
+		g.a.ends(token, self.expires())
 	}
 	return self, r, err
+}
+
+// tell asks when the token ends.
+func (g *gitlab) tell(ctx context.Context) error {
+	_, _, err := g.selfBy(ctx, call{class: looking, once: true, apart: true})
+	return err
 }
 
 // gitlabProject is a project, as who asks may see it.
@@ -320,7 +335,7 @@ func (g *gitlab) access(ctx context.Context, r *Repository) (Access, error) {
 
 // endsSoon adds the problem of a token that is about to expire.
 func (a *Access) endsSoon() {
-	if !a.Expires.IsZero() && time.Until(a.Expires) < soon {
+	if !a.Expires.IsZero() && time.Until(a.Expires) < EndsSoon {
 		a.Problems = append(a.Problems, fmt.Sprintf("the token ends on %s: make a new one before", a.Expires.UTC().Format(time.DateOnly)))
 	}
 }
@@ -454,6 +469,9 @@ func gitlabCost(repositories []*Repository) CostOf {
 		}
 	default:
 		c.Note = "asked over Git, one by one"
+		if len(repositories) > 0 {
+			c.Note += endingNote(repositories[0])
+		}
 	}
 	if c.Limit > 0 && c.RequestsPerHour > c.Limit*8/10 {
 		c.Problem = fmt.Sprintf("%d requests an hour are more than the %d that GitLab allows, less some for others: use a longer polling_interval", c.RequestsPerHour, c.Limit)

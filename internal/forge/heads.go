@@ -283,9 +283,12 @@ func (f *Forges) keepOut(r *Repository, fault *sentry.Fault) {
 }
 
 // keptOut gives the fault of a repository whose server wants to be left alone, nil where it may be asked.
-func (f *Forges) keptOut(r *Repository) error {
+func (f *Forges) keptOut(r *Repository) error { return f.keptOutOf(r.Remote.Origin()) }
+
+// keptOutOf is keptOut for an origin.
+func (f *Forges) keptOutOf(origin string) error {
 	f.mu.RLock()
-	o, ok := f.outs[r.Remote.Origin()]
+	o, ok := f.outs[origin]
 	f.mu.RUnlock()
 	wait := time.Until(o.until)
 	if !ok || wait <= 0 {

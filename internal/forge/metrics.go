@@ -99,9 +99,7 @@ func (g gauges) Collect(out chan<- prometheus.Metric) {
 	}
 	g.forges.mu.RLock()
 	for _, a := range g.forges.accounts {
-		a.mu.Lock()
-		host, at := hostOf(a.origin), a.seen.expires
-		a.mu.Unlock()
+		host, at := hostOf(a.origin), a.endsAt()
 		if known, ok := ends[host]; !at.IsZero() && (!ok || at.Before(known)) {
 			ends[host] = at
 		}

@@ -37,6 +37,7 @@ type sender struct {
 	class    class
 	purse    purse
 	heavy    bool
+	apart    bool
 	patience time.Duration
 	next     http.RoundTripper
 	sent     atomic.Pointer[time.Time] // when the last request was
@@ -79,7 +80,9 @@ func (s *sender) roundTrip(req *http.Request) (*http.Response, error) {
 			token, fault = again, statusFault(resp, excerptOf(resp), bare(req.URL))
 		}
 	}
-	a.refuse(token, fault)
+	if !s.apart {
+		a.refuse(token, fault)
+	}
 	return nil, fault
 }
 
@@ -200,7 +203,7 @@ func (s *sender) exchange(asked context.Context, out *http.Request, token sentry
 	wait, limited := turn.learn(resp, said)
 	if resp.StatusCode < 400 {
 		a.accept(token)
-		a.notice(resp.Header)
+		a.notice(token, resp.Header)
 	}
 	if limited {
 		_ = resp.Body.Close()

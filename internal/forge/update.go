@@ -50,6 +50,10 @@ func (f *Forges) Update(repositories []*Repository) {
 	}
 	f.accounts, f.places = accounts, places
 	f.assignLanes()
+	select {
+	case f.updated <- struct{}{}:
+	default:
+	}
 }
 
 // accountOf gives the account of a repository out of those given, or an older one, or a new one, which it adds to them.
