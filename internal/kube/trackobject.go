@@ -30,11 +30,18 @@ type wireObject struct {
 		Status string `json:"status"`
 	} `json:"spec"`
 	Status wireStatus `json:"status"`
-	// Of a Status, which a watch sends where it cannot go on.
+	wireProblem
+}
+
+func (o *wireObject) version() string { return o.Metadata.ResourceVersion }
+
+// wireProblem is what is read of a Status, which a watch sends in place of an object where it cannot go on.
+type wireProblem struct {
 	Code    int    `json:"code"`
-	Reason  string `json:"reason"`
 	Message string `json:"message"`
 }
+
+func (p *wireProblem) problem() *wireProblem { return p }
 
 type wireMetadata struct {
 	Namespace         string            `json:"namespace"`
@@ -43,6 +50,7 @@ type wireMetadata struct {
 	ResourceVersion   string            `json:"resourceVersion"`
 	CreationTimestamp string            `json:"creationTimestamp"`
 	DeletionTimestamp string            `json:"deletionTimestamp"`
+	DeletionGrace     int               `json:"deletionGracePeriodSeconds"`
 	Labels            map[string]string `json:"labels"`
 	Annotations       struct {
 		Canceled string `json:"sentry.dev/canceled"`

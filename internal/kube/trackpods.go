@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"sentry/internal/logger"
 )
@@ -35,7 +36,10 @@ type wirePod struct {
 		InitContainerStatuses []wireContainer `json:"initContainerStatuses"`
 		ContainerStatuses     []wireContainer `json:"containerStatuses"`
 	} `json:"status"`
+	wireProblem
 }
+
+func (pod *wirePod) version() string { return pod.Metadata.ResourceVersion }
 
 type wireContainer struct {
 	Name  string `json:"name"`
@@ -46,9 +50,10 @@ type wireContainer struct {
 		} `json:"waiting"`
 		Running    *struct{} `json:"running"`
 		Terminated *struct {
-			ExitCode int    `json:"exitCode"`
-			Reason   string `json:"reason"`
-			Message  string `json:"message"`
+			ExitCode   int       `json:"exitCode"`
+			Reason     string    `json:"reason"`
+			Message    string    `json:"message"`
+			FinishedAt time.Time `json:"finishedAt"`
 		} `json:"terminated"`
 	} `json:"state"`
 }
@@ -87,24 +92,27 @@ func (pod *wirePod) why() string {
 
 // eventWhy gives the last warning about a task's pod, or about its TaskRun; "" where there is none, or none may be read.
 func (w *follower) eventWhy(ctx context.Context, t task) string {
-	for _, name := range []string{t.pod, t.Name} {
-		if name == "" {
-			continue
-		}
-		query := url.Values{"fieldSelector": {"type=Warning,involvedObject.name=" + name}, "limit": {"20"}}
-		var events struct {
-			Items []struct {
-				Reason  string `json:"reason"`
-				Message string `json:"message"`
-			} `json:"items"`
-		}
-		path := "/api/v1/namespaces/" + url.PathEscape(w.run.Namespace) + "/events"
-		err := w.api.unary(ctx, http.MethodGet, path, query, nil, "", func(r io.Reader) error {
-			return json.NewDecoder(io.LimitReader(r, maxObject)).Decode(&events)
-		})
-		if n := len(events.Items); err == nil && n > 0 {
-			return printable(events.Items[n-1].Reason + ": " + events.Items[n-1].Message)
-		}
+	if text := w.api.warning(ctx, w.run.Namespace, t.pod); text != "" {
+		return text
+	}
+	return w.api.warning(ctx, w.run.Namespace, t.Name)
+}
+
+// warning gives the last warning about the object of that name; "" where there is none, or none may be read.
+func (a *api) warning(ctx context.Context, namespace, name string) string {
+	if name == "" {
+		return ""
+	}
+	query := url.Values{"fieldSelector": {"type=Warning,involvedObject.name=" + name}, "limit": {"20"}}
+	var events struct {
+		Items []struct {
+			Reason  string `json:"reason"`
+			Message string `json:"message"`
+		} `json:"items"`
+	}
+	err := a.decode(ctx, http.MethodGet, "/api/v1/namespaces/"+url.PathEscape(namespace)+"/events", query, nil, &events)
+	if n := len(events.Items); err == nil && n > 0 {
+		return printable(events.Items[n-1].Reason + ": " + events.Items[n-1].Message)
 	}
 	return ""
 }

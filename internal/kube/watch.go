@@ -2,14 +2,8 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -228,71 +222,9 @@ func (f *feed) list(ctx context.Context, path string) (version string, err error
 	return version, nil
 }
 
-// watch follows the changes since version, and gives the version up to which it saw them. An error says that the server
-// did not answer as it should; its saying that it cannot go on from there gives the empty version.
+// watch follows the changes since version, see watchFrom.
 func (f *feed) watch(ctx context.Context, path, version string) (string, error) {
-	length := watchTime + rand.N(watchTime)
-	query := url.Values{
-		"watch": {"1"}, "labelSelector": {f.selector}, "allowWatchBookmarks": {"true"}, "resourceVersion": {version},
-		"timeoutSeconds": {strconv.Itoa(int(length.Seconds()))},
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, length+watchSlack, errors.New("the watch outlived its time"))
-	defer cancel()
-	head := time.AfterFunc(answerTime, cancel) // for the head only
-	response, err := f.api.send(ctx, http.MethodGet, path, query, nil, "")
-	late := !head.Stop()
-	if err != nil {
-		if isCode(err, http.StatusGone) {
-			return "", nil
-		}
-		if late {
-			err = fmt.Errorf("no answer within %s", answerTime)
-		}
-		return version, err
-	}
-	defer response.Body.Close()
-	f.report(nil)
-	return f.readEvents(response.Body, version)
-}
-
-// readEvents takes in the events of a watch until it ends. A watch that ends between two events is no error, whoever
-// ended it, as long as it brought some: the next one goes on from there.
-func (f *feed) readEvents(body io.Reader, version string) (string, error) {
-	budget := &budgetReader{r: body}
-	d := json.NewDecoder(budget)
-	began := time.Now()
-	for {
-		budget.refill()
-		var event struct {
-			Type   string     `json:"type"`
-			Object wireObject `json:"object"`
-		}
-		err := d.Decode(&event)
-		var odd *json.UnmarshalTypeError
-		if err != nil && !errors.As(err, &odd) {
-			if errors.Is(err, io.EOF) && time.Since(began) > time.Second {
-				return version, nil
-			}
-			return version, fmt.Errorf("the watch broke off: %w", plainError(err))
-		}
-		switch event.Type {
-		case "ADDED", "MODIFIED":
-			f.take(&event.Object, false)
-		case "DELETED":
-			f.take(&event.Object, true)
-		case "BOOKMARK":
-		case "ERROR":
-			if event.Object.Code == http.StatusGone {
-				return "", nil
-			}
-			return version, &refusal{code: event.Object.Code, text: printable(event.Object.Message)}
-		default:
-			return version, fmt.Errorf("the API server's answer cannot be read: %q is no event of a watch", clip(printable(event.Type), 40))
-		}
-		if v := event.Object.Metadata.ResourceVersion; v != "" {
-			version = v
-		}
-	}
+	return watchFrom(ctx, f.api, path, f.selector, version, func() { f.report(nil) }, func(o *wireObject, gone bool) { f.take(o, gone) })
 }
 
 // take keeps what was seen of a run, if anybody wants it.

@@ -1,0 +1,159 @@
+package kube_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sentry/internal/kube"
+)
+
+// restricted has the API server refuse pods that Pod Security's level restricted does not allow.
+const restricted = "pod-security.kubernetes.io/enforce=restricted"
+
+// job is a Job whose container runs a script.
+func (h *home) job(script string) kube.JobSpec {
+	return kube.JobSpec{
+		Namespace: h.ns, Name: "job-" + h.id.Deployment[len(h.id.Deployment)-8:], Identity: h.id, Image: h.real.Busybox, PullPolicy: "IfNotPresent",
+		Command: []string{"sh", "-c", script}, Deadline: 10 * time.Minute, Grace: 2 * time.Second, Keep: time.Hour,
+	}
+}
+
+// output is what a follower is told.
+type output struct {
+	mu      sync.Mutex
+	lines   []string
+	waiting []string
+	log     bytes.Buffer
+	on      map[string]func() // called once, by line
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.log.Write(p)
+}
+
+func (o *output) line(line []byte) error {
+	o.mu.Lock()
+	o.lines = append(o.lines, string(line))
+	do := o.on[string(line)]
+	delete(o.on, string(line))
+	o.mu.Unlock()
+	if do != nil {
+		do()
+	}
+	return nil
+}
+
+func (o *output) wait(why string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.waiting = append(o.waiting, why)
+}
+
+// text is all lines.
+func (o *output) text() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return strings.Join(o.lines, "\n")
+}
+
+// started starts a Job.
+func (h *home) started(spec kube.JobSpec) kube.JobRef {
+	h.Helper()
+	ref, err := h.cluster.StartJob(h.Context(), spec)
+	if err != nil {
+		h.Fatal(err)
+	}
+	return ref
+}
+
+// followed follows a Job to its end.
+func (h *home) followed(ref kube.JobRef, o *output, more ...func(*kube.JobFollow)) kube.JobEnd {
+	h.Helper()
+	ctx, cancel := context.WithTimeout(h.Context(), 3*time.Minute)
+	defer cancel()
+	f := kube.JobFollow{Line: o.line, Waiting: o.wait, Log: o}
+	for _, change := range more {
+		change(&f)
+	}
+	end, err := h.cluster.FollowJob(ctx, ref, f)
+	h.Logf("%+v; waited for %q; log %q", end, o.waiting, o.log.String())
+	if err != nil {
+		h.Fatal(err)
+	}
+	return end
+}
+
+// TestJob shows a Job from its start to its end, in a namespace that allows only what is restricted.
+func TestJob(t *testing.T) {
+	t.Parallel()
+	h := newHome(t, restricted)
+	spec := h.job(`
+		echo hello
+		while read -r line && [ -z "$line" ]; do :; done
+		echo "got $line, ${#line}"
+		id -u
+		touch /work/a /tmp/b && ! touch /c 2>/dev/null && echo folders
+		head -n 1 /var/run/sentry/ca.crt
+		ls /var/run/secrets 2>/dev/null
+		head -c 100000 /dev/zero | tr '\0' x; echo
+		echo oops >&2
+		exit 3`)
+	spec.Scratch, spec.Limits = "16Mi", map[string]string{"memory": "64Mi"}
+	h.real.Run(t, "create", "serviceaccount", "runner", "--namespace", h.ns)
+	spec.ServiceAccount = "runner"
+	ref := h.started(spec)
+	if again := h.started(spec); again != ref || ref.UID == "" {
+		t.Errorf("started again it is %v, not %v", again, ref)
+	}
+	if _, found, err := h.cluster.FindJob(t.Context(), kube.JobRef{Namespace: ref.Namespace, Name: ref.Name, UID: "another"}); found || err != nil {
+		t.Errorf("a Job of another UID is found: %v, %v", found, err)
+	}
+	if found, ok, err := h.cluster.FindJob(t.Context(), kube.JobRef{Namespace: ref.Namespace, Name: ref.Name}); found != ref || !ok || err != nil {
+		t.Errorf("found by name: %v, %v, %v", found, ok, err)
+	}
+	spec.Identity.Attempt = 2
+	var refused *kube.JobError
+	if _, err := h.cluster.StartJob(t.Context(), spec); !errors.As(err, &refused) || refused.Reason != "Taken" || refused.Later {
+		t.Errorf("a Job of another attempt has the name: %v", err)
+	}
+
+	long := strings.Repeat("y", 300000)
+	o := &output{on: map[string]func(){"hello": func() {
+		token, expires, err := h.cluster.ServiceToken(t.Context(), ref, "runner", time.Minute)
+		if err != nil || strings.Count(token, ".") != 2 || time.Until(expires) < time.Minute {
+			t.Errorf("a token of %d bytes until %v: %v", len(token), expires, err)
+		}
+		if err := h.cluster.SendToJob(t.Context(), ref, []byte(long)); err != nil {
+			t.Error(err)
+		}
+	}}}
+	end := h.followed(ref, o)
+	if !end.Started || end.ExitCode != 3 || end.Lost || end.Never || end.Reason != "Error" {
+		t.Errorf("it ended as %+v", end)
+	}
+	want := []string{"hello", "got " + long + ", 300000", "65532", "folders", "-----BEGIN CERTIFICATE-----", strings.Repeat("x", 100000), "oops"}
+	if got := o.text(); got != strings.Join(want, "\n") {
+		t.Errorf("the output, of %d bytes, is %.300q", len(got), got)
+	}
+	again := &output{}
+	if second := h.followed(ref, again); second != end || again.text() != o.text() {
+		t.Errorf("followed once more it ended as %+v, and said %.300q", second, again.text())
+	}
+	if err := h.cluster.SendToJob(t.Context(), ref, []byte("x")); err == nil {
+		t.Error("a line is sent to a container that has ended")
+	}
+	if err := h.cluster.EndJob(t.Context(), ref, time.Second); err != nil {
+		t.Error(err)
+	}
+	if err := h.cluster.EndJob(t.Context(), ref, time.Second); err != nil {
+		t.Errorf("to end what is gone: %v", err)
+	}
+	h.real.Wait(t, h.ns, "pods", "delete", "--all")
+}
