@@ -24,7 +24,8 @@ type cluster struct {
 	Network network        `json:"network"`
 	Server  string         `json:"server"` // address and port of the API server
 	Ports   map[string]int `json:"ports"`
-	Node    bool           `json:"node"` // there is a containerd and a kubelet
+	Node    bool           `json:"node"`  // there is a containerd and a kubelet
+	Lacks   string         `json:"lacks"` // why there is none
 	client  *http.Client
 }
 

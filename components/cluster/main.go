@@ -1,6 +1,6 @@
 // Cluster starts a Kubernetes of one node with Tekton for the tests, and ends it without a trace: etcd, the control plane,
 // containerd, the kubelet and Tekton's controller as processes of this machine, each started, asked whether it is ready, and
-// recorded. It needs Linux. Without root there is no node: see paper.go.
+// recorded. It needs Linux. Without root, or what else node.go tries, there is no node: see paper.go.
 package main
 
 import (
@@ -17,7 +17,8 @@ var errUsage = errors.New(`usage: cluster COMMAND
   stop PART, start PART      end one part, start it again: kube-apiserver, tekton, …
   import ARCHIVE...          load docker-archives into the node
   image NAME FILE=PATH...    write a docker-archive of files to standard output; the first is its entry point
-  parts                      the parts, their processes and logs`)
+  parts                      the parts, their processes and logs
+  logs                       the ends of their logs`)
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -54,7 +55,7 @@ func run(args []string) error {
 	case command == "paper" && len(args) == 0:
 		return paper(l)
 	}
-	if command != "parts" {
+	if command != "parts" && command != "logs" {
 		unlock, err := l.lock()
 		if err != nil {
 			return err
@@ -74,6 +75,8 @@ func run(args []string) error {
 		return importImages(l, args)
 	case command == "parts" && len(args) == 0:
 		return listParts(l)
+	case command == "logs" && len(args) == 0:
+		return showLogs(l)
 	}
 	return errUsage
 }

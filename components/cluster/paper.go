@@ -56,6 +56,7 @@ const outcomeAnnotation = "sentry-test/outcome"
 // outcome is how one task ends.
 type outcome struct {
 	Exit      int               `json:"exit"`
+	Seconds   int               `json:"seconds"` // 0 is a moment
 	Endless   bool              `json:"endless"`
 	FailFirst int               `json:"fail_first"`
 	Results   map[string]string `json:"results"`
@@ -103,7 +104,7 @@ func (p pod) outcome() (outcome, error) {
 	return o, nil
 }
 
-// live writes that the pod runs, and, a moment later, how it ended.
+// live writes that the pod runs, and, when its time has come, how it ended.
 func (p pod) live(ctx context.Context, a *api) error {
 	o, err := p.outcome()
 	if err != nil {
@@ -118,7 +119,7 @@ func (p pod) live(ctx context.Context, a *api) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-time.After(200 * time.Millisecond): // the work of the pod
+	case <-time.After(max(200*time.Millisecond, time.Duration(o.Seconds)*time.Second)): // the work of the pod
 	}
 	if o.Exit != 0 {
 		return p.write(ctx, a, "Failed", o)
@@ -178,7 +179,7 @@ func (o outcome) message(began string) string {
 		Value string `json:"value"`
 		Type  int    `json:"type"` // 1 is a result of the task, 3 is Tekton's own
 	}
-	all := []entry{{"StartedAt", began, 3}}
+	all := []entry{{"StartedAt", strings.Replace(began, "Z", ".000Z", 1), 3}} // Tekton wants thousandths
 	for _, name := range slices.Sorted(maps.Keys(o.Results)) {
 		all = append(all, entry{name, o.Results[name], 1})
 	}

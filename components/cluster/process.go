@@ -106,13 +106,15 @@ func (l layout) died(p process) error {
 }
 
 // tail is the end of a part's log.
-func (l layout) tail(name string) string {
+func (l layout) tail(name string) string { return l.lastLines(name, 25) }
+
+func (l layout) lastLines(name string, n int) string {
 	text, err := os.ReadFile(l.logFile(name))
 	if err != nil {
 		return err.Error()
 	}
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return strings.Join(lines[max(0, len(lines)-25):], "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 // startOf is when a process began, in the kernel's words; "" where it does not run.
@@ -203,6 +205,24 @@ func listParts(l layout) error {
 			state = strconv.Itoa(p.PID)
 		}
 		fmt.Printf("%-24s %-8s %s\n", p.Name, state, l.logFile(p.Name))
+	}
+	return nil
+}
+
+// showLogs prints the ends of the parts' logs: of those that run pods more than of the others, and last.
+func showLogs(l layout) error {
+	all, err := l.processes()
+	if err != nil {
+		return err
+	}
+	lines := map[string]int{"kube-apiserver": 60, "containerd": 60, "kubelet": 60, "tekton": 60}
+	slices.SortStableFunc(all, func(a, b process) int { return lines[a.Name] - lines[b.Name] })
+	for _, p := range all {
+		state := "runs"
+		if !p.alive() {
+			state = "does not run"
+		}
+		fmt.Printf("\n--- %s %s; the end of %s\n%s\n", p.Name, state, l.logFile(p.Name), l.lastLines(p.Name, max(lines[p.Name], 15)))
 	}
 	return nil
 }

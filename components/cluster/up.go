@@ -23,7 +23,12 @@ func up(l layout) error {
 	} else if err := down(l); err != nil {
 		return fmt.Errorf("what is left of the last cluster cannot be removed: %w", err)
 	}
-	c := &cluster{layout: l, Node: os.Geteuid() == 0}
+	lacks := nodeLacks(l)
+	c := &cluster{layout: l, Node: lacks == nil}
+	if lacks != nil {
+		c.Lacks = lacks.Error()
+		fmt.Printf("  no node: %s\n", c.Lacks)
+	}
 	if err := c.build(); err != nil {
 		return errors.Join(err, down(l))
 	}
@@ -50,7 +55,7 @@ func (c *cluster) runs() error {
 		if !p.alive() {
 			return fmt.Errorf("%s does not run", p.Name)
 		}
-		if err := c.ready(p.Name); err != nil {
+		if err := c.waitFor(p); err != nil { // a busy machine is no reason to end what somebody works with
 			return err
 		}
 	}
@@ -248,7 +253,7 @@ func (c *cluster) describe() error {
 	}
 	if !c.Node {
 		i.Host = "127.0.0.1"
-		i.LeftOut = "the node, as there is no root: pods are completed on paper, without logs, exec, services and volumes; Tekton's admission webhook and resolvers"
+		i.LeftOut = fmt.Sprintf("the node (%s): pods are completed on paper, without logs, exec, services and volumes; Tekton's admission webhook and resolvers", c.Lacks)
 	}
 	var err error
 	if i.Program, err = os.Executable(); err != nil {
