@@ -21,7 +21,7 @@ type PipelineRun struct {
 }
 
 // Task is one task of a PipelineRun with one step. The script is what happens where pods really run; where they are completed
-// on paper the other fields are. Succeeds, Fails, NeverEnds and Flaky give tasks in which both agree.
+// on paper the other fields are. Succeeds, Sleeps, Fails, NeverEnds and Flaky give tasks in which both agree.
 type Task struct {
 	Name    string
 	Script  string            // for /bin/sh
@@ -29,18 +29,24 @@ type Task struct {
 	After   []string          // names of tasks that end first
 	Retries int               // how often Tekton tries again
 	Exit    int               // its exit code; with FailFirst only of the first tries
+	Seconds int               // how long it takes; 0 is a moment
 	Endless bool              // it never ends by itself
 
 	FailFirst int // so many tries fail with Exit, and the next succeeds; 0: every try is the same
 }
 
 // Outcome is the annotation by which the pods of a cluster without a node are completed: JSON, the name of the task to
-// {"exit", "endless", "fail_first", "results"}.
+// {"exit", "seconds", "endless", "fail_first", "results"}.
 const Outcome = "sentry-test/outcome"
 
 // Succeeds is a task that succeeds with results.
 func Succeeds(name string, results map[string]string) Task {
 	return Task{Name: name, Script: "echo " + name + " works\n" + writeResults(results), Results: results}
+}
+
+// Sleeps is a task that succeeds after some seconds.
+func Sleeps(name string, seconds int) Task {
+	return Task{Name: name, Seconds: seconds, Script: fmt.Sprintf("sleep %d\n", seconds)}
 }
 
 // Fails is a task whose step says why, and ends with an exit code.
@@ -154,6 +160,7 @@ func (r PipelineRun) tasks(c *Cluster, tasks []Task) []map[string]any {
 func (r PipelineRun) outcomes() string {
 	type outcome struct {
 		Exit      int               `json:"exit,omitempty"`
+		Seconds   int               `json:"seconds,omitempty"`
 		Endless   bool              `json:"endless,omitempty"`
 		FailFirst int               `json:"fail_first,omitempty"`
 		Results   map[string]string `json:"results,omitempty"`
@@ -161,7 +168,7 @@ func (r PipelineRun) outcomes() string {
 	all := map[string]outcome{}
 	for _, tasks := range [][]Task{r.Tasks, r.Finally} {
 		for _, task := range tasks {
-			all[task.Name] = outcome{task.Exit, task.Endless, task.FailFirst, task.Results}
+			all[task.Name] = outcome{task.Exit, task.Seconds, task.Endless, task.FailFirst, task.Results}
 		}
 	}
 	data, err := json.Marshal(all)
