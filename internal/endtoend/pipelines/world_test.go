@@ -174,6 +174,18 @@ type daemon struct {
 // start starts a daemon and waits until it answers. It ends with the test.
 func (w *world) start() *daemon {
 	w.t.Helper()
+	d := w.launch()
+	w.until("it answers", func() bool {
+		var status struct{ Daemon *struct{ PID int } }
+		out, _ := w.run("status", "-o", "json")
+		return json.Unmarshal([]byte(out), &status) == nil && status.Daemon != nil && status.Daemon.PID == d.cmd.Process.Pid
+	})
+	return d
+}
+
+// launch starts a daemon, and waits for nothing.
+func (w *world) launch() *daemon {
+	w.t.Helper()
 	d := &daemon{w: w, cmd: w.command("watch"), exited: make(chan struct{})}
 	log, err := os.OpenFile(filepath.Join(w.dir, "sentry.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -201,11 +213,6 @@ func (w *world) start() *daemon {
 			text, _ := os.ReadFile(log.Name())
 			w.t.Logf("Sentry's log:\n%s", text[max(0, len(text)-12<<10):])
 		}
-	})
-	w.until("it answers", func() bool {
-		var status struct{ Daemon *struct{ PID int } }
-		out, _ := w.run("status", "-o", "json")
-		return json.Unmarshal([]byte(out), &status) == nil && status.Daemon != nil && status.Daemon.PID == d.cmd.Process.Pid
 	})
 	return d
 }
