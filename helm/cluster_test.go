@@ -235,7 +235,7 @@ func TestClusterRights(t *testing.T) {
 		"create serviceaccounts/token", "impersonate serviceaccounts", "impersonate users",
 		"create roles.rbac.authorization.k8s.io", "create rolebindings.rbac.authorization.k8s.io", "escalate roles.rbac.authorization.k8s.io", "bind roles.rbac.authorization.k8s.io",
 		"delete pipelineruns.tekton.dev", "update pipelineruns.tekton.dev", "deletecollection pipelineruns.tekton.dev", "create taskruns.tekton.dev", "create pipelines.tekton.dev", "create tasks.tekton.dev",
-		"create jobs.batch", "create cronjobs.batch", "update pods", "get persistentvolumes", "get nodes", "get namespaces", "* *",
+		"create jobs.batch", "create cronjobs.batch", "update pods", "get persistentvolumes", "get nodes", "list namespaces", "* *",
 	} {
 		s.can(t, account, target, right, false)
 	}

@@ -113,6 +113,7 @@ func want(t *testing.T, name string, in, wanted any, path ...any) {
 // rights are all that Sentry may do in a namespace. Whatever is added here, every command may do.
 var rights = []string{
 	"/events list",
+	"/namespaces get",
 	"/pods get", "/pods list",
 	"/pods/log get",
 	"tekton.dev/pipelineruns create", "tekton.dev/pipelineruns get", "tekton.dev/pipelineruns list", "tekton.dev/pipelineruns patch", "tekton.dev/pipelineruns watch",

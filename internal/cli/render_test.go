@@ -395,3 +395,22 @@ func TestLiveRedrawsInPlace(t *testing.T) {
 	l.leave()
 	step(func() { l.draw([]string{"y"}) }, "y\n")
 }
+
+func TestStatusTellsWhatARolloutWaitsFor(t *testing.T) {
+	status := testStatus()
+	for i, g := range status.Items {
+		if g.Current != nil && g.State == server.GroupRunning && g.Paused == nil {
+			r := runningRollout()
+			for j := range r.Deployments {
+				if r.Deployments[j].Status == sentry.Running {
+					r.Deployments[j].Reason = "the API server does not answer"
+				}
+			}
+			status.Items[i].Current = &r
+		}
+	}
+	text := strings.Join(statusLines(on(0, false), status, "", testNow, 0, false), "\n")
+	if !strings.Contains(text, ": the API server does not answer") {
+		t.Error(text)
+	}
+}

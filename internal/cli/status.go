@@ -176,6 +176,9 @@ func groupTable(groups []server.Group, now time.Time) *table {
 		case g.Current != nil:
 			r = g.Current
 			when, why = "for "+server.Took(now.Sub(r.StartedAt).Truncate(time.Second)), r.Trigger.Summary()
+			if waits := hindrance(*r); waits != "" {
+				why = waits
+			}
 		case g.Last != nil:
 			when = server.Ago(now.Sub(r.FinishedAt))
 			if why = r.Reason; r.Status == sentry.Succeeded {
@@ -201,6 +204,16 @@ func groupTable(groups []server.Group, now time.Time) *table {
 		t.add(row...)
 	}
 	return t
+}
+
+// hindrance is what a rollout that runs waits for, with the deployment that does; "" for nothing.
+func hindrance(r sentry.Rollout) string {
+	for _, d := range r.Deployments {
+		if d.Status == sentry.Running && d.Reason != "" {
+			return d.Watch.String() + ": " + d.Reason
+		}
+	}
+	return ""
 }
 
 func colourOfGroup(s server.GroupState) style {

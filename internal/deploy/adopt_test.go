@@ -1,11 +1,14 @@
 package deploy
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"sentry/internal/config"
+	"sentry/internal/kube"
 	"sentry/internal/sentry"
 )
 
@@ -132,4 +135,122 @@ func TestHeldAndKilledIsInterrupted(t *testing.T) {
 		}
 		s.end()
 	})
+}
+
+// reachable has the cluster be had again, or not for a reason.
+func (s *stage) reachable(why error) {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	s.world.missing = why
+}
+
+// TestWithoutAClusterItIsUnknown: a cluster that cannot be had at the start, for a moment, decides nothing; the deployment
+// waits for it as long as it may take, and says so.
+func TestWithoutAClusterItIsUnknown(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		missing error
+		away    time.Duration
+		status  sentry.Status
+		told    string
+	}{
+		{"unreadable for a moment", errors.New("cannot read the kubeconfig"), 5 * time.Minute, sentry.Succeeded, "cannot read the kubeconfig; what became of the pipeline runs is unknown"},
+		{"not configured for a moment", kube.ErrNoCluster, 5 * time.Minute, sentry.Succeeded, "no cluster is configured any more; what became of the pipeline runs is unknown"},
+		{"unreadable for good", errors.New("cannot read the kubeconfig"), time.Hour, sentry.TimedOut, "cannot read the kubeconfig; what became of the pipeline runs is unknown"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t, retryPolicy, config.Command{Run: "run a succeeded 60"})
+				s.begin(0, false)
+				s.change()
+				s.until(false, func() bool { name, _ := s.last(); return name == trackStep })
+				s.reachable(c.missing)
+				s.kill()
+				time.Sleep(2 * time.Minute)
+				if r := s.rollout(); r.Status != sentry.Running || r.Deployments[0].Reason != c.told {
+					t.Errorf("it is %s: %q", r.Status, r.Deployments[0].Reason)
+				}
+				time.Sleep(c.away - 2*time.Minute)
+				s.reachable(nil)
+				s.until(false, s.ended)
+				r := s.rollout()
+				if d := r.Deployments[0]; r.Status != c.status || strings.Contains(d.Reason, "unknown") || len(s.witness.starts) != 1 {
+					t.Errorf("it ended as %s (%s), commands began %v", r.Status, r.Reason, s.witness.starts)
+				}
+				s.end()
+			})
+		})
+	}
+}
+
+// TestWhatIsInAnotherClusterIsUnknown: where the configuration names another cluster by now, what was created in the old
+// one is neither deleted nor canceled nor failed, and nothing is begun beside it.
+func TestWhatIsInAnotherClusterIsUnknown(t *testing.T) {
+	for name, command := range map[string]string{
+		"followed":           "run a succeeded 600",
+		"among the commands": "run a succeeded 600; sleep 60s",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t, retryPolicy, config.Command{Run: command})
+				s.begin(0, false)
+				s.change()
+				s.until(false, func() bool { return s.alive() == 1 })
+				time.Sleep(time.Second)
+				s.world.mu.Lock()
+				s.world.cluster = 2
+				s.world.mu.Unlock()
+				s.kill()
+				s.until(false, s.ended)
+				r := s.rollout()
+				d := r.Deployments[0]
+				if r.Status != sentry.Interrupted || d.PipelineRuns[0].Status != sentry.Interrupted || !strings.Contains(d.Reason, "it was created in another cluster") {
+					t.Errorf("it ended as %s: %s, %+v", r.Status, d.Reason, d.PipelineRuns)
+				}
+				if len(s.witness.starts) != 1 {
+					t.Errorf("commands began %v", s.witness.starts)
+				}
+				s.end()
+			})
+		})
+	}
+}
+
+// TestACancellationThatWaitsSaysSo: while what is to be canceled before a command is tried again cannot be reached, the
+// deployment tells what it waits for.
+func TestACancellationThatWaitsSaysSo(t *testing.T) {
+	for name, c := range map[string]struct {
+		command config.Command
+		kill    bool
+	}{
+		"a try that failed":  {config.Command{Run: "run a succeeded 6000; sleep 60s; fail-once", Retries: 1}, false},
+		"an earlier attempt": {config.Command{Run: "run a succeeded 6000; sleep 60s"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				unlimited := retryPolicy
+				unlimited.Timeout = 0
+				s := newStage(t, unlimited, c.command)
+				s.begin(0, false)
+				s.change()
+				s.until(false, func() bool { return s.alive() == 1 })
+				s.away(true)
+				if c.kill {
+					s.kill()
+				}
+				time.Sleep(2 * time.Minute)
+				if d := s.rollout().Deployments[0]; d.Status != sentry.Running || d.Reason != "the API server does not answer" {
+					t.Errorf("it is %s: %q", d.Status, d.Reason)
+				}
+				s.away(false)
+				s.until(false, func() bool { return len(s.witness.starts) == 2 })
+				synctest.Wait()
+				if d := s.rollout().Deployments[0]; d.Reason != "" {
+					t.Errorf("it goes on, and says %q", d.Reason)
+				}
+				s.kill()
+				s.end()
+			})
+		})
+	}
 }

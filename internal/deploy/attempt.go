@@ -32,6 +32,7 @@ type attempt struct {
 
 	cluster   Cluster           // nil for none
 	noCluster error             // why there is none where one is configured
+	letGo     func()            // lets the cluster go; nil for none
 	access    Access            // of the commands to the cluster; nil for none
 	watched   map[string]func() // by namespace, what ends the watch
 

@@ -2,7 +2,6 @@ package deploy
 
 import (
 	"context"
-	"io"
 
 	"sentry/internal/kube"
 	"sentry/internal/sentry"
@@ -15,7 +14,7 @@ type Cluster interface {
 	// Follow makes sure that a run of a namespace is known even where it is gone when Track begins; until stop.
 	Follow(instance string, namespaces ...string) (stop func(), err error)
 	Track(ctx context.Context, runs []sentry.PipelineRun, o kube.TrackOptions) ([]sentry.PipelineRun, error)
-	Cancel(ctx context.Context, runs []sentry.PipelineRun, log io.Writer) ([]sentry.PipelineRun, error)
+	Cancel(ctx context.Context, runs []sentry.PipelineRun, o kube.CancelOptions) ([]sentry.PipelineRun, error)
 	Create(ctx context.Context, manifests []kube.Manifest, id kube.Identity, params map[string]string, r kube.Recorder) error
 }
 

@@ -63,7 +63,7 @@ func (r *run) end(ctx context.Context, i int, status sentry.Status, reason strin
 	s, d := r.service, r.rollout.Deployments[i]
 	save := func(current sentry.Deployment) error {
 		saving := d
-		saving.Steps, saving.PipelineRuns = current.Steps, current.PipelineRuns
+		saving.Steps, saving.PipelineRuns, saving.Reason = current.Steps, current.PipelineRuns, current.Reason
 		return s.persist(ctx, func(ctx context.Context) error { return s.store.SaveDeployment(ctx, saving) })
 	}
 	if d.Status == sentry.Running && left(d) {

@@ -36,7 +36,7 @@ type Outcome struct {
 }
 
 // Executor carries out attempts. The service owns the deployment's row; the executor fills its source, steps and
-// pipeline runs and calls save after each change of them, one call after the other. What has an effect outside of the
+// pipeline runs, and as its reason what it waits for, if anything, and calls save after each change of them, one call after the other. What has an effect outside of the
 // workspace waits until it is saved that it begins. When save fails the attempt must end at once: what cannot be
 // remembered must not go on.
 //

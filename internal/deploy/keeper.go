@@ -33,6 +33,8 @@ type keeper struct {
 	wrote time.Time   // when progress was saved last
 	timer *time.Timer // saves the progress that came too soon after the last; nil where there is none
 	ended bool
+	// hindrance is what the deployment waits for, to be told to who looks; "" for nothing.
+	hindrance string
 }
 
 func newKeeper(d sentry.Deployment, write func(sentry.Deployment) error, fail context.CancelCauseFunc) *keeper {
@@ -57,12 +59,23 @@ func (k *keeper) flush() error {
 	}
 	k.wrote = time.Now()
 	d := k.last
-	d.PipelineRuns = slices.Clone(k.runs)
+	d.PipelineRuns, d.Reason = slices.Clone(k.runs), k.hindrance
 	err := k.write(d)
 	if err != nil {
 		k.fail(err)
 	}
 	return err
+}
+
+// tell saves what the deployment waits for; "" for nothing any more.
+func (k *keeper) tell(hindrance string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.hindrance == hindrance || k.ended {
+		return
+	}
+	k.hindrance = hindrance
+	_ = k.flush() // it ends the attempt where it fails
 }
 
 // end gives the pipeline runs as they are, and takes none any more.

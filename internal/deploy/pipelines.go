@@ -82,20 +82,70 @@ func left(d sentry.Deployment) bool {
 
 // holdCluster takes the cluster, and gives what lets it go.
 func (a *attempt) holdCluster() (release func()) {
+	a.takeCluster()
+	return func() {
+		if a.letGo != nil {
+			a.letGo()
+		}
+	}
+}
+
+// takeCluster takes the cluster as it is configured now, if there is one that can be used.
+func (a *attempt) takeCluster() {
 	if a.Clusters == nil {
-		return func() {}
+		return
 	}
 	cluster, release, err := a.Clusters.Hold()
 	switch {
 	case errors.Is(err, kube.ErrNoCluster):
-		return func() {}
+		a.noCluster = nil
 	case err != nil:
 		a.noCluster = err
-		return func() {}
+	default:
+		a.cluster, a.noCluster, a.letGo = cluster, nil, release
+		a.keep.created = a.watch
 	}
-	a.cluster = cluster
-	a.keep.created = a.watch
-	return release
+}
+
+// How soon the configured cluster is tried again where there is none: a file may be missing for a moment.
+const (
+	againSoon = time.Second
+	againLate = 15 * time.Second
+)
+
+// reach waits for the cluster in which the pipeline runs of the deployment are, until ctx ends.
+func (a *attempt) reach(ctx context.Context, log io.Writer) error {
+	var told string
+	for pause := againSoon; a.cluster == nil; pause = min(2*pause, againLate) {
+		err := a.noCluster
+		if err == nil {
+			err = errors.New("no cluster is configured any more")
+		}
+		if told != err.Error() {
+			told = err.Error()
+			fmt.Fprintf(log, "%s; what became of the pipeline runs is unknown, trying again\n", told)
+			a.tell(told + "; what became of the pipeline runs is unknown")
+		}
+		if !sleep(ctx, pause) {
+			return fmt.Errorf("%w; %w", err, context.Cause(ctx))
+		}
+		a.takeCluster()
+	}
+	if told != "" {
+		fmt.Fprintln(log, "there is a cluster again")
+		a.tell("")
+	}
+	return nil
+}
+
+// tell has everybody who looks know what the deployment waits for; "" for nothing any more.
+func (a *attempt) tell(hindrance string) {
+	if hindrance == "" {
+		a.log().Info("the cluster can be asked again")
+	} else {
+		a.log().Warn("the cluster cannot be asked; the deployment waits for it", "reason", hindrance)
+	}
+	a.keep.tell(hindrance)
 }
 
 // leave ends what the attempt has with the cluster.
@@ -351,7 +401,7 @@ func (a *attempt) clearEarlier(ctx context.Context) Outcome {
 		return a.endEarlier(ctx, outcome)
 	default:
 		a.keep.abandon()
-		return Outcome{sentry.Failed, "the deployment cannot begin again: " + undone}
+		return Outcome{sentry.Interrupted, "the deployment cannot begin again: " + undone}
 	}
 }
 
@@ -399,17 +449,16 @@ func (a *attempt) cancel(ctx context.Context, runs []sentry.PipelineRun, log io.
 	if len(runs) == 0 {
 		return nil
 	}
-	err := a.noCluster
-	if a.cluster == nil && err == nil {
-		err = errors.New("no cluster is configured any more")
-	}
-	if err != nil {
+	if err := a.reach(ctx, log); err != nil {
 		return fmt.Errorf("%s may still run: %w", nameRuns(runs), err)
 	}
-	now, err := a.cluster.Cancel(ctx, runs, log)
+	now, err := a.cluster.Cancel(ctx, runs, kube.CancelOptions{Log: log, Away: a.tell})
 	a.keep.put(runs, now)
+	lost := slices.DeleteFunc(slices.Clone(now), func(r sentry.PipelineRun) bool { return r.Status != sentry.Interrupted })
 	open := slices.DeleteFunc(slices.Clone(now), func(r sentry.PipelineRun) bool { return !r.Open() })
 	switch {
+	case len(lost) > 0:
+		return fmt.Errorf("%s may still run: %s", nameRuns(append(lost, open...)), lost[0].Reason)
 	case len(open) == 0:
 		return nil
 	case err == nil:
@@ -480,19 +529,13 @@ func (a *attempt) track(ctx context.Context, done string) Outcome {
 }
 
 func (a *attempt) follow(ctx context.Context, log io.Writer) Outcome {
-	err := a.noCluster
-	if a.cluster == nil && err == nil {
-		err = errors.New("no cluster is configured any more")
-	}
-	if err != nil {
-		reason := fmt.Sprintf("nobody knows how its pipeline runs end: %v", err)
-		fmt.Fprintln(log, reason)
-		a.keep.abandon()
-		return Outcome{sentry.Interrupted, reason}
-	}
 	runs := a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return a.keep.current(run) && run.Open() })
+	if err := a.reach(ctx, log); err != nil {
+		fmt.Fprintln(log, err)
+		return EndedBy(ctx, "it was not known how "+nameRuns(runs)+" ends")
+	}
 	now, err := a.cluster.Track(ctx, runs, kube.TrackOptions{
-		Instance: a.Instance, Log: log, Progress: func(now []sentry.PipelineRun) error { return a.keep.progress(runs, now) },
+		Instance: a.Instance, Log: log, Away: a.tell, Progress: func(now []sentry.PipelineRun) error { return a.keep.progress(runs, now) },
 	})
 	a.keep.put(runs, now)
 	counted := a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return a.keep.current(run) })

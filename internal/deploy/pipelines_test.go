@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -26,9 +25,11 @@ import (
 // kubeWorld is a cluster that outlives the processes which use it. It has its own lock.
 type kubeWorld struct {
 	mu      sync.Mutex
-	down    bool // the API server does not answer
-	stuck   bool // it answers, but nothing ends
-	refuses bool // it refuses to create anything
+	down    bool  // the API server does not answer
+	stuck   bool  // it answers, but nothing ends
+	refuses bool  // it refuses to create anything
+	missing error // why the cluster cannot be had
+	cluster int   // which one it is; what was created in another is not found
 	runs    []*fakeRun
 	open    map[string]func(fakeRun) error // how to create, by the token in a kubeconfig
 	late    []fakeRun                      // asked for by a process that is gone; they arrive when the access is closed
@@ -39,6 +40,7 @@ type kubeWorld struct {
 type fakeRun struct {
 	sentry.PipelineRun
 	attempt  int
+	cluster  int
 	ends     time.Time
 	fate     sentry.Status
 	canceled bool
@@ -85,7 +87,14 @@ type fakeCluster struct {
 	wrong    func(format string, args ...any)
 }
 
-func (c *fakeCluster) Hold() (Cluster, func(), error) { return c, func() {}, nil }
+func (c *fakeCluster) Hold() (Cluster, func(), error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.missing != nil {
+		return nil, nil, c.missing
+	}
+	return c, func() {}, nil
+}
 
 func (c *fakeCluster) Follow(instance string, namespaces ...string) (func(), error) {
 	c.followed = append(c.followed, namespaces...)
@@ -136,6 +145,7 @@ func (c *fakeCluster) create(run fakeRun, id kube.Identity, r kube.Recorder) err
 		return errors.Join(errors.New("forbidden"), r.Dropped(run.Nonce))
 	}
 	c.seq++
+	run.cluster = c.cluster
 	run.UID, run.Name, run.APIVersion = fmt.Sprint("uid-", c.seq), fmt.Sprint("run-", c.seq), "tekton.dev/v1"
 	run.ends = run.ends.Add(time.Duration(time.Now().UnixNano()))
 	c.runs = append(c.runs, &run)
@@ -167,9 +177,17 @@ func (c *fakeCluster) find(run sentry.PipelineRun) *fakeRun {
 }
 
 // look gives the runs as they are, until done says that this is enough, ctx ends or the process is dead.
-func (c *fakeCluster) look(ctx context.Context, runs []sentry.PipelineRun, each func(*fakeRun), progress func([]sentry.PipelineRun) error) ([]sentry.PipelineRun, error) {
+func (c *fakeCluster) look(ctx context.Context, runs []sentry.PipelineRun, each func(*fakeRun), away func(string), progress func([]sentry.PipelineRun) error) ([]sentry.PipelineRun, error) {
 	now := slices.Clone(runs)
+	told := false
 	for {
+		c.mu.Lock()
+		down := c.down
+		c.mu.Unlock()
+		if down != told {
+			told = down
+			away(map[bool]string{true: "the API server does not answer"}[down])
+		}
 		c.mu.Lock()
 		open, changed := false, false
 		for i, run := range now {
@@ -177,7 +195,9 @@ func (c *fakeCluster) look(ctx context.Context, runs []sentry.PipelineRun, each 
 				open = open || c.down
 				continue
 			}
-			if r := c.find(run); r != nil {
+			if r := c.find(run); r != nil && r.cluster != c.cluster {
+				now[i].Status, now[i].Reason = sentry.Interrupted, "it was created in another cluster"
+			} else if r != nil {
 				each(r)
 				now[i] = r.now(c.kubeWorld)
 			} else {
@@ -207,15 +227,15 @@ func (c *fakeCluster) look(ctx context.Context, runs []sentry.PipelineRun, each 
 
 func (c *fakeCluster) Track(ctx context.Context, runs []sentry.PipelineRun, o kube.TrackOptions) ([]sentry.PipelineRun, error) {
 	fmt.Fprintln(o.Log, "tracking")
-	return c.look(ctx, runs, func(*fakeRun) {}, o.Progress)
+	return c.look(ctx, runs, func(*fakeRun) {}, o.Away, o.Progress)
 }
 
-func (c *fakeCluster) Cancel(ctx context.Context, runs []sentry.PipelineRun, log io.Writer) ([]sentry.PipelineRun, error) {
+func (c *fakeCluster) Cancel(ctx context.Context, runs []sentry.PipelineRun, o kube.CancelOptions) ([]sentry.PipelineRun, error) {
 	return c.look(ctx, runs, func(r *fakeRun) {
 		if !r.ended(c.kubeWorld) {
 			r.canceled = true
 		}
-	}, nil)
+	}, o.Away, nil)
 }
 
 // parseRun reads "NAME STATUS SECONDS".

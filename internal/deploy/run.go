@@ -214,7 +214,7 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 	var lost error // what could not be saved is not forgotten because something later could
 	save := func(current sentry.Deployment) error {
 		saving := d
-		saving.Source, saving.Steps, saving.PipelineRuns = current.Source, current.Steps, current.PipelineRuns
+		saving.Source, saving.Steps, saving.PipelineRuns, saving.Reason = current.Source, current.Steps, current.PipelineRuns, current.Reason
 		err := s.persist(ctx, func(ctx context.Context) error { return s.store.SaveDeployment(ctx, saving) })
 		lost = errors.Join(lost, err)
 		return err

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -24,14 +23,20 @@ const (
 	mergePatch = "application/merge-patch+json"
 )
 
+// CancelOptions are for one Cancel.
+type CancelOptions struct {
+	Log  io.Writer        // of the step
+	Away func(why string) // as in TrackOptions
+}
+
 // Cancel ends runs: it asks Tekton to cancel each one and let its finally tasks run, after a minute, or half of the time
 // that ctx leaves, to cancel those too, and verifies that each has ended. A run that has ended already is left alone, and
 // counts as it ended; one that is gone counts as canceled. It may be called again at any time. While the API server does
 // not answer it goes on until ctx ends; then it gives what is known, and an error that names the runs that may still be
-// running.
-func (c *Cluster) Cancel(ctx context.Context, runs []sentry.PipelineRun, log io.Writer) ([]sentry.PipelineRun, error) {
-	t := &tracker{runs: slices.Clone(runs), log: log, away: map[string]bool{}}
-	a, err := c.tracker()
+// running. So it does at once for a run that was created in another cluster, which is interrupted.
+func (c *Cluster) Cancel(ctx context.Context, runs []sentry.PipelineRun, o CancelOptions) ([]sentry.PipelineRun, error) {
+	t := c.newTracker(runs, TrackOptions{Log: o.Log, Away: o.Away})
+	a, err := t.usable(ctx)
 	if err != nil {
 		return t.copy(), err
 	}
@@ -63,8 +68,13 @@ type canceler struct {
 
 // cancel ends run i.
 func (t *tracker) cancel(ctx context.Context, a *api, i int) error {
-	if err := t.resolve(ctx, a, i); err != nil || t.run(i).Status.Terminal() {
+	switch err := t.resolve(ctx, a, i); {
+	case err != nil:
 		return err
+	case t.run(i).Status == sentry.Interrupted:
+		return errors.New(t.run(i).Reason)
+	case t.run(i).Status.Terminal():
+		return nil
 	}
 	c := &canceler{t: t, i: i, api: a, run: t.run(i)}
 	var wait patience
@@ -73,6 +83,9 @@ func (t *tracker) cancel(ctx context.Context, a *api, i int) error {
 		ended, err := c.step(ctx)
 		if ended {
 			return nil
+		}
+		if other := new(elsewhere); errors.As(err, &other) {
+			return errors.Join(err, t.lose(i, other))
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w; %w", last, context.Cause(ctx))
@@ -116,11 +129,11 @@ func (c *canceler) step(ctx context.Context) (ended bool, err error) {
 		if c.absent++; c.absent < 2 {
 			return false, nil
 		}
-		return c.gone("it was deleted")
+		return c.gone(ctx, "it was deleted")
 	case err != nil:
 		return false, err
 	case o.Metadata.UID != c.run.UID:
-		return c.gone("it was deleted, and another of the same name was made")
+		return c.gone(ctx, "it was deleted, and another of the same name was made")
 	}
 	c.absent = 0
 	now := sees(o)
@@ -168,7 +181,10 @@ func (c *canceler) ask(ctx context.Context, path, want string) error {
 }
 
 // gone ends with a run that is no longer there.
-func (c *canceler) gone(how string) (bool, error) {
+func (c *canceler) gone(ctx context.Context, how string) (bool, error) {
+	if err := c.t.cluster.whose(ctx, c.run); err != nil {
+		return false, err
+	}
 	run := c.run
 	run.Status, run.Reason, run.FinishedAt = sentry.Canceled, how, time.Now().UTC()
 	c.t.say("pipeline run %s/%s: %s", run.Namespace, run.Name, how)

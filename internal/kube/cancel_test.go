@@ -101,7 +101,7 @@ func TestCancel(t *testing.T) {
 				}
 				var log bytes.Buffer
 				began := time.Now()
-				got, err := w.cluster.Cancel(ctx, []sentry.PipelineRun{run}, &log)
+				got, err := w.cluster.Cancel(ctx, []sentry.PipelineRun{run}, CancelOptions{Log: &log})
 				if (err != nil) != (test.err != "") || err != nil && !strings.Contains(err.Error(), test.err) {
 					t.Errorf("%v; want %q\n%s", err, test.err, log.String())
 				}
@@ -119,7 +119,7 @@ func TestCancel(t *testing.T) {
 				}
 				w.api.setFault(nil)
 				if err == nil && got[0].UID != "" {
-					again, err := w.cluster.Cancel(ctx, got, &log)
+					again, err := w.cluster.Cancel(ctx, got, CancelOptions{Log: &log})
 					if err != nil || again[0].Status != test.status {
 						t.Errorf("again: %v %+v", err, again[0])
 					}

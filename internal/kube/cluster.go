@@ -38,9 +38,11 @@ type Cluster struct {
 	user       string       // to impersonate; "" for nobody
 	namespaces []string     // allowed; empty for all
 	namespace  string       // the default one
+	pod        bool         // it is the one in which the process runs as a pod
 	log        *slog.Logger
 	register   prometheus.Registerer
 	tracking   tracking
+	marked     marked
 }
 
 // Connect finds the cluster that is configured, or the one in which the process runs as a pod. It reads files and asks
@@ -62,7 +64,7 @@ func Connect(o Options) (*Cluster, error) {
 		config.ExecProvider.StdinUnavailableMessage = "Sentry runs unattended"
 	}
 	c := &Cluster{
-		config: config, user: o.Impersonate, namespaces: slices.Clone(o.Namespaces), namespace: namespace,
+		config: config, user: o.Impersonate, namespaces: slices.Clone(o.Namespaces), namespace: namespace, pod: o.Kubeconfig == "",
 		log: o.Log, register: o.Register,
 	}
 	if len(o.Namespaces) > 0 {

@@ -284,6 +284,7 @@ func (c *Cluster) createOne(ctx context.Context, a *api, d document, id Identity
 		return err
 	}
 	run := sentry.PipelineRun{Namespace: d.namespace, Name: name, APIVersion: group + "/" + d.version, Attempt: id.Attempt, Nonce: nonce, Status: sentry.Pending}
+	run.Cluster = c.mark(ctx, d.namespace)
 	intent := run
 	intent.Name = ""
 	if err := r.Intend(intent); err != nil {
@@ -312,7 +313,7 @@ func (a *api) create(ctx context.Context, run sentry.PipelineRun, version string
 		switch {
 		case err == nil && o.Metadata.UID != "":
 			return o.Metadata.UID, false, nil
-		case isCode(err, http.StatusConflict), lost && lasting(err):
+		case isCode(err, http.StatusConflict), lost && lasting(err) && !isCode(err, http.StatusUnauthorized):
 			// It may be ours all the same: from a request whose answer was lost.
 			there, readErr := a.get(ctx, resourcePath(version, run.Namespace, "pipelineruns", run.Name))
 			switch {
@@ -325,12 +326,17 @@ func (a *api) create(ctx context.Context, run sentry.PipelineRun, version string
 			default:
 				return "", !lost, err
 			}
-		case lasting(err):
+		case lasting(err) && !isCode(err, http.StatusUnauthorized):
 			return "", true, fmt.Errorf("the API server refuses to create it: %w", err)
+		case isCode(err, http.StatusUnauthorized):
+			// The credentials may be renewed meanwhile. Nothing was created.
 		default:
 			lost = true
 		}
 		if end := sleep(ctx, wait.after(err)); end != nil {
+			if !lost {
+				return "", true, errors.Join(fmt.Errorf("it was not created: %w", end), err)
+			}
 			return "", false, errors.Join(fmt.Errorf("nobody knows whether it was created: %w", end), err)
 		}
 	}

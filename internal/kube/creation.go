@@ -26,6 +26,7 @@ const maxAnswer = 16 << 20
 // in it. The nonce, a label of the run, finds it then.
 func (c *call) create(req *http.Request) (*http.Response, error) {
 	recorder := c.access.recorder
+	c.run.Cluster = c.access.gateway.cluster.mark(req.Context(), c.run.Namespace)
 	if err := recorder.Intend(c.run); err != nil {
 		c.log().Error("cannot record that a PipelineRun is to be created", "namespace", c.run.Namespace, logger.KeyError, err)
 		return nil, refuse(http.StatusInternalServerError, metav1.StatusReasonInternalError,

@@ -36,6 +36,7 @@ var needs = []need{
 	{group, "taskruns", "", []string{"get", "list"}, false, "to tell how the tasks ended"},
 	{"", "pods", "", []string{"get", "list"}, false, "to tell why a task does not start"},
 	{"", "pods", "log", []string{"get"}, false, "to show the log of a task that failed"},
+	{"", "namespaces", "", []string{"get"}, true, "to know the cluster again when its address or certificates change"},
 	{"", "events", "", []string{"list"}, true, "to tell why a pod does not start"},
 }
 

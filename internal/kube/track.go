@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"reflect"
@@ -35,20 +36,31 @@ type TrackOptions struct {
 	Instance string                           // of the state directory, as in Identity; "" watches the runs of all
 	Progress func([]sentry.PipelineRun) error // saves what is known, after each change; never called twice at once
 	Log      io.Writer                        // of the step: what happens, why a run does not start, the end of a failing task's log
+	// Away is told why nothing can be learned of the runs at present: the API server does not answer, or refuses. "" is for
+	// when it can be again. It is never called twice at once; nil is nobody.
+	Away func(why string)
 }
 
 // tracking is what a cluster needs to follow runs. Its zero value is ready.
 type tracking struct {
 	feeds feeds
-	once  sync.Once
+	mu    sync.Mutex
 	api   *api
-	err   error
 }
 
-// tracker gives the client of Sentry's own requests about runs.
+// tracker gives the client of Sentry's own requests about runs. Where the credentials cannot be used it fails, and is
+// tried again by the next caller: a file may be missing for a moment.
 func (c *Cluster) tracker() (*api, error) {
-	c.tracking.once.Do(func() { c.tracking.api, c.tracking.err = apiFor(c.restConfig()) })
-	return c.tracking.api, c.tracking.err
+	c.tracking.mu.Lock()
+	defer c.tracking.mu.Unlock()
+	if c.tracking.api != nil {
+		return c.tracking.api, nil
+	}
+	a, err := apiFor(c.restConfig())
+	if err == nil {
+		c.tracking.api = a
+	}
+	return a, err
 }
 
 // apiFor makes a client with these credentials, which are read again where they are files.
@@ -97,13 +109,14 @@ func (c *Cluster) Follow(instance string, namespaces ...string) (stop func(), er
 //
 // A run that ended with PipelineRunTimeout is timed_out. One that was canceled by Sentry, see Cancel, is canceled; one
 // that somebody else canceled is failed, and so is one that was deleted before its end: nobody may take either for a
-// success, and a canceled run would not count. An intent that turns out never to have been created is skipped.
+// success, and a canceled run would not count. An intent that turns out never to have been created is skipped. What is not
+// found, and was created in another cluster than this, is interrupted: nobody knows how it ends.
 //
-// While the API server does not answer, or refuses, what became of the runs is unknown: Track goes on asking until ctx
+// While the API server does not answer, or refuses, or the credentials cannot be used, what became of the runs is unknown: Track goes on asking until ctx
 // ends. It then gives what is known, and the cause. It also ends with the first error of Progress.
 func (c *Cluster) Track(ctx context.Context, runs []sentry.PipelineRun, o TrackOptions) ([]sentry.PipelineRun, error) {
-	t := &tracker{runs: slices.Clone(runs), progress: o.Progress, log: o.Log, away: map[string]bool{}}
-	a, err := c.tracker()
+	t := c.newTracker(runs, o)
+	a, err := t.usable(ctx)
 	if err != nil {
 		return t.copy(), err
 	}
@@ -133,12 +146,47 @@ func (c *Cluster) Track(ctx context.Context, runs []sentry.PipelineRun, o TrackO
 
 // tracker is one Track.
 type tracker struct {
+	cluster  *Cluster
 	mu       sync.Mutex
 	runs     []sentry.PipelineRun
 	progress func([]sentry.PipelineRun) error
 	log      io.Writer
-	lines    int             // written
-	away     map[string]bool // namespaces of which was told that the server does not answer
+	lines    int               // written
+	away     map[string]string // by namespace, what was told of the server while it does not answer
+	telling  sync.Mutex        // one call of tell at a time; taken before mu
+	tell     func(why string)
+	told     string // what tell was told last; guarded by telling
+}
+
+func (c *Cluster) newTracker(runs []sentry.PipelineRun, o TrackOptions) *tracker {
+	return &tracker{cluster: c, runs: slices.Clone(runs), progress: o.Progress, log: o.Log, away: map[string]string{}, tell: o.Away}
+}
+
+// usable gives the client, as soon as the credentials can be used.
+func (t *tracker) usable(ctx context.Context) (*api, error) {
+	var wait patience
+	for {
+		a, err := t.cluster.tracker()
+		v := view{}
+		if err != nil {
+			v = view{fails: tellOutageAt, err: err}
+		}
+		t.outage("", v)
+		if err == nil {
+			return a, nil
+		}
+		if end := sleep(ctx, wait.after(err)); end != nil {
+			return nil, fmt.Errorf("%w; %w", err, end)
+		}
+	}
+}
+
+// lose ends run i as interrupted: it is in another cluster.
+func (t *tracker) lose(i int, why *elsewhere) error {
+	run := t.run(i)
+	run.Status, run.Reason = sentry.Interrupted, why.Error()
+	t.say("pipeline run %s/%s: %s", run.Namespace, run.Name, why)
+	return t.publish(i, run)
 }
 
 // maxLines bounds what one Track writes, tails of logs not counted.
@@ -185,22 +233,64 @@ func (t *tracker) say(format string, args ...any) {
 	_, _ = io.WriteString(t.log, logger.SanitizeLine(fmt.Sprintf(format, args...))+"\n")
 }
 
-// outage tells, once, that the server does not answer for a namespace, and when it does again.
+// outage tells, once, that the server does not answer for a namespace, and when it does again. The namespace "" is for the
+// credentials, without which there is nothing to ask with.
 func (t *tracker) outage(namespace string, v view) {
 	t.mu.Lock()
-	was := t.away[namespace]
+	was := t.away[namespace] != ""
 	is := was && v.fails > 0 || v.fails >= tellOutageAt
-	t.away[namespace] = is
+	if is == was {
+		t.mu.Unlock()
+		return
+	}
+	why := ""
+	if is {
+		why = outageText(namespace, v.err)
+		t.away[namespace] = why
+	} else {
+		delete(t.away, namespace)
+	}
 	t.mu.Unlock()
 	switch {
-	case is && !was && denied(v.err):
-		t.say("the API server refuses to show the pipeline runs of namespace %s: %s; what became of them is unknown, asking on", namespace, v.err)
-	case is && !was && errors.Is(v.err, errNoTekton):
-		t.say("%s; what became of the pipeline runs is unknown, asking on", v.err)
-	case is && !was:
-		t.say("the API server does not answer (%s): what became of the pipeline runs in namespace %s is unknown, asking on", v.err, namespace)
-	case was && !is:
+	case is:
+		t.say("%s, asking on", why)
+	case namespace == "":
+		t.say("the credentials of the cluster can be used again")
+	default:
 		t.say("the API server answers again for namespace %s", namespace)
+	}
+	t.tellAway()
+}
+
+// outageText says what keeps Sentry from knowing.
+func outageText(namespace string, err error) string {
+	switch {
+	case namespace == "":
+		return fmt.Sprintf("%s; what became of the pipeline runs is unknown", err)
+	case denied(err):
+		return fmt.Sprintf("the API server refuses to show the pipeline runs of namespace %s: %s; what became of them is unknown", namespace, err)
+	case errors.Is(err, errNoTekton):
+		return fmt.Sprintf("%s; what became of the pipeline runs is unknown", err)
+	}
+	return fmt.Sprintf("the API server does not answer (%s): what became of the pipeline runs in namespace %s is unknown", err, namespace)
+}
+
+// tellAway tells what is away, if that is news.
+func (t *tracker) tellAway() {
+	if t.tell == nil {
+		return
+	}
+	t.telling.Lock()
+	defer t.telling.Unlock()
+	t.mu.Lock()
+	why := ""
+	if names := slices.Sorted(maps.Keys(t.away)); len(names) > 0 {
+		why = t.away[names[0]]
+	}
+	t.mu.Unlock()
+	if why != t.told {
+		t.told = why
+		t.tell(why)
 	}
 }
 
@@ -216,11 +306,18 @@ func (t *tracker) resolve(ctx context.Context, a *api, i int) error {
 		switch {
 		case err == nil && len(found) > 0:
 			t.say("pipeline run %s/%s was created by request %s", found[0].Namespace, found[0].Name, run.Nonce)
-			found[0].Attempt = run.Attempt
+			found[0].Attempt, found[0].Cluster = run.Attempt, run.Cluster
 			return t.publish(i, found[0])
 		case err == nil:
 			wait.reset()
-			if looks++; looks > 1 || run.Nonce == "" {
+			if looks++; looks <= 1 && run.Nonce != "" {
+				break
+			}
+			err = t.cluster.whose(ctx, run)
+			if other := new(elsewhere); errors.As(err, &other) {
+				return t.lose(i, other)
+			}
+			if err == nil {
 				run.Status, run.Reason = sentry.Skipped, "it was about to be created, but never was"
 				return t.publish(i, run)
 			}
@@ -432,6 +529,16 @@ func (w *follower) vanish(ctx context.Context, certain bool) (ended bool, err er
 	}
 	if w.absent++; !certain && w.absent < 2 {
 		w.pollAt = time.Now().Add(settleTime)
+		return false, nil
+	}
+	other := new(elsewhere)
+	switch err := w.t.cluster.whose(ctx, w.run); {
+	case errors.As(err, &other):
+		return true, w.t.lose(w.i, other)
+	case ctx.Err() != nil:
+		return false, context.Cause(ctx)
+	case err != nil:
+		w.pollAt = time.Now().Add(w.wait.after(err))
 		return false, nil
 	}
 	run := w.run

@@ -467,7 +467,7 @@ func newFakeWorld(t *testing.T) *fakeWorld {
 		return pipe.DialContext(ctx, network, address)
 	}, MaxIdleConnsPerHost: 16}
 	w.cluster = &Cluster{config: &rest.Config{Host: "http://api"}, log: slog.New(slog.DiscardHandler)}
-	w.cluster.tracking.once.Do(func() { w.cluster.tracking.api = newAPI("http://api", &http.Client{Transport: transport}) })
+	w.cluster.tracking.api = newAPI("http://api", &http.Client{Transport: transport})
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
 		server.Close()

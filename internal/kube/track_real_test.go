@@ -285,7 +285,7 @@ func TestRealCancel(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second) // half of it for tidiness
 	defer cancel()
 	var log bytes.Buffer
-	got, err := h.cluster.Cancel(ctx, runs, &log)
+	got, err := h.cluster.Cancel(ctx, runs, kube.CancelOptions{Log: &log})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
@@ -294,7 +294,7 @@ func TestRealCancel(t *testing.T) {
 			t.Errorf("%s: %s (%s); want %s\n%s", got[i].Name, got[i].Status, got[i].Reason, want, log.String())
 		}
 	}
-	again, err := h.cluster.Cancel(ctx, runs, nil)
+	again, err := h.cluster.Cancel(ctx, runs, kube.CancelOptions{})
 	if err != nil || again[0].Status != sentry.Canceled || again[2].Status != sentry.Succeeded {
 		t.Errorf("again: %v %+v", err, again)
 	}

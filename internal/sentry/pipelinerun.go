@@ -18,6 +18,8 @@ type PipelineRun struct {
 	UID        string `json:"uid"`
 	APIVersion string `json:"api_version,omitempty"` // "tekton.dev/v1"
 	Attempt    int    `json:"attempt,omitempty"`     // of the deployment, that created it
+	// Cluster is where it was created; nil where that is not recorded.
+	Cluster *ClusterID `json:"cluster,omitempty"`
 	// Nonce identifies the request that was to create it: the label sentry.dev/request of the run.
 	Nonce string `json:"nonce,omitempty"`
 	// Untracked tells that it is none of Sentry's business how it ends: `track: off`.
