@@ -8,6 +8,7 @@ import (
 
 	"sentry/internal/git"
 	"sentry/internal/logger"
+	"sentry/internal/sentry"
 	"sentry/internal/store"
 )
 
@@ -15,6 +16,8 @@ const (
 	// settleIn is for what a start is about: to watch again, and to go on with what was left. Tidying up can wait so long.
 	settleIn    = 10 * time.Second
 	tidiedEvery = time.Hour
+	// mirrorsKept is for how long a QA repository may be out of the configuration without being fetched anew when it is back.
+	mirrorsKept = 7 * 24 * time.Hour
 )
 
 // housekeep keeps history within its bounds, soon after the start and every hour.
@@ -28,6 +31,7 @@ func (d *Daemon) housekeep(ctx context.Context) {
 		case <-timer.C:
 		}
 		d.prune(ctx)
+		d.retireMirrors()
 		settleHeap()
 		timer.Reset(tidiedEvery)
 	}
@@ -54,6 +58,18 @@ func (d *Daemon) prune(ctx context.Context) {
 		if info, err := e.Info(); err == nil && info.ModTime().Before(oldest) && ctx.Err() == nil {
 			d.removeLogs(e.Name())
 		}
+	}
+}
+
+// retireMirrors removes what was fetched of QA repositories that nobody has used for a while.
+func (d *Daemon) retireMirrors() {
+	var configured []sentry.Remote
+	cfg := d.config.Load()
+	for i := range cfg.Repositories {
+		configured = append(configured, cfg.Repositories[i].Deploy.Remote)
+	}
+	if err := d.sources.Retire(configured, mirrorsKept); err != nil {
+		d.log.Warn("cannot remove all mirrors that nobody uses", logger.KeyError, err)
 	}
 }
 

@@ -74,6 +74,7 @@ func (m *mirror) bring(ctx context.Context, a Auth, branch, commit string, progr
 		return "", err
 	}
 	defer m.release()
+	_ = touch(m.dir) // at worst the repository is fetched once more than it need be
 	if m.heads[branch] == commit {
 		return commit, nil
 	}
