@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"sentry/internal/sentry"
@@ -72,7 +73,10 @@ func (f *Forges) explain(r *Repository, p *place) string {
 	p.mu.Unlock()
 	a := p.account
 	batch, sweep := a.service.lane()
+	silent := f.silence(r)
 	switch {
+	case silent != nil:
+		return "not asked for the moment: " + strings.TrimPrefix(silent.Error(), "not asked: ")
 	case byAPI:
 		return "asked over the API, because Git is refused there"
 	case (batch > 1 || sweep) && a.silent():

@@ -42,6 +42,7 @@ type budget struct {
 	active  int
 	closed  time.Time // nothing is sent before this moment
 	reason  string    // why
+	silent  time.Time // before this moment the server is not to be asked at all
 	strikes int       // pauses that were asked for in a row; above 0 one request is sent at a time
 	empty   int       // refusals in a row because a purse was empty
 	quiet   map[string]time.Time

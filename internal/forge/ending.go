@@ -87,14 +87,11 @@ func (a *account) endingDue(now time.Time) (due time.Duration, ok bool) {
 	return s.next.Sub(now), true
 }
 
-// askEnding asks about the token, unless the server wants to be left alone.
+// askEnding asks about the token.
 func (a *account) askEnding(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, endingTime)
 	defer cancel()
-	err := a.forges.keptOutOf(a.origin)
-	if err == nil {
-		err = a.service.(teller).tell(limited)
-	}
+	err := a.service.(teller).tell(limited)
 	wait := endingEvery
 	if err != nil {
 		fault := sentry.AsFault(err)

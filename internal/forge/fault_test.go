@@ -248,7 +248,7 @@ func emptied(seconds int64) forgetest.Fault {
 	return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		late(r)
 		if seconds > 0 && seconds < 3600 { // nobody means a longer one
-			forbid(r, time.Duration(seconds)*time.Second)
+			forbidDoor(r, time.Duration(seconds)*time.Second)
 		}
 		for _, family := range []string{"X-RateLimit-", "RateLimit-"} {
 			w.Header().Set(family+"Limit", "5000")
@@ -284,6 +284,15 @@ func forbid(r *http.Request, wait time.Duration) {
 		Forbid(r *http.Request, wait time.Duration)
 	}); ok {
 		lab.Forbid(r, wait)
+	}
+}
+
+// forbidDoor is forbid for the door at which the request came.
+func forbidDoor(r *http.Request, wait time.Duration) {
+	if lab, ok := r.Context().Value(labKey{}).(interface {
+		ForbidDoor(r *http.Request, wait time.Duration)
+	}); ok {
+		lab.ForbidDoor(r, wait)
 	}
 }
 

@@ -3,7 +3,6 @@ package forge
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -217,7 +216,7 @@ func (f *Forges) lsRefs(ctx context.Context, r *Repository) Answer {
 	if f.o.LsRefs == nil {
 		return Answer{Err: sentry.Faultf(sentry.Invalid, "there is no way to ask %s", r.Remote)}
 	}
-	if err := f.keptOut(r); err != nil {
+	if err := f.silence(r); err != nil {
 		return Answer{Err: err, Way: "ls-refs"}
 	}
 	heads, err := f.o.LsRefs(ctx, r)
@@ -256,48 +255,6 @@ func (f *Forges) noteMoved(r *Repository, now string) {
 		f.log.Warn("a repository has moved; write its new address into the configuration, for the old name can be given to another",
 			"repository", r.Name, "from", nameAt(r.Remote.Path()), "to", oneLine(now))
 	}
-}
-
-// out is a Git server that wants to be left alone.
-type out struct {
-	until time.Time
-	said  bool // for how long
-	cause error
-}
-
-// keepOut notes that a Git server wants to be left alone. Other questions to it are under way, and know nothing of it.
-func (f *Forges) keepOut(r *Repository, fault *sentry.Fault) {
-	wait, said := fault.RetryAfter, fault.RetryAfter > 0
-	switch {
-	case said:
-	case fault.Kind == sentry.RateLimited:
-		wait = unsaidPause - margin // who asks in its stead makes pauses of its own, none of them shorter than a minute
-	default:
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if until := time.Now().Add(wait); until.After(f.outs[r.Remote.Origin()].until) {
-		f.outs[r.Remote.Origin()] = out{until, said, fault.Err}
-	}
-}
-
-// keptOut gives the fault of a repository whose server wants to be left alone, nil where it may be asked.
-func (f *Forges) keptOut(r *Repository) error { return f.keptOutOf(r.Remote.Origin()) }
-
-// keptOutOf is keptOut for an origin.
-func (f *Forges) keptOutOf(origin string) error {
-	f.mu.RLock()
-	o, ok := f.outs[origin]
-	f.mu.RUnlock()
-	wait := time.Until(o.until)
-	if !ok || wait <= 0 {
-		return nil
-	}
-	if !o.said {
-		wait = 0
-	}
-	return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: fmt.Errorf("not asked: %w", o.cause)}
 }
 
 // pace gives the limiter of an origin for questions over Git that stand in for one to the API: without it, an API that is

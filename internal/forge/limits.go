@@ -38,6 +38,7 @@ func (w *waiter) learn(resp *http.Response, body []byte) (wait time.Duration, li
 		}
 	case limited, asked:
 		wait = b.pause(said, asked, refusal(resp.StatusCode, body), now)
+		b.hush(said, asked, now)
 	case resp.StatusCode < 500 && !now.Before(b.closed) && !now.Before(b.purse(w.purse, now).until):
 		b.strikes, b.empty = 0, 0
 	}

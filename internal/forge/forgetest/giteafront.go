@@ -9,21 +9,21 @@ import (
 )
 
 // giteaFront counts what passes. A fault behind it may answer that it is too much, and say when to come again: what comes
-// earlier it counts as forbidden, the API and Git each for itself.
+// earlier it counts as forbidden, by whichever door it comes.
 type giteaFront struct {
 	next http.Handler
 
 	mu     sync.Mutex // owns what follows
 	counts Counts
 	now    int // requests under way
-	closed map[bool]time.Time
+	closed time.Time
 }
 
 func (f *giteaFront) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	api := strings.HasPrefix(r.URL.Path, "/api/")
 	f.came(api)
 	seen := &statusSeen{ResponseWriter: w, status: http.StatusOK}
-	defer func() { f.went(api, seen) }() // a fault may panic, to break the connection
+	defer func() { f.went(seen) }() // a fault may panic, to break the connection
 	f.next.ServeHTTP(seen, r)
 }
 
@@ -36,14 +36,14 @@ func (f *giteaFront) came(api bool) {
 	} else {
 		f.counts.Git++
 	}
-	if time.Now().Before(f.closed[api]) {
+	if time.Now().Before(f.closed) {
 		f.counts.Forbidden++
 	}
 	f.now++
 	f.counts.Most = max(f.counts.Most, f.now)
 }
 
-func (f *giteaFront) went(api bool, answer *statusSeen) {
+func (f *giteaFront) went(answer *statusSeen) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.now--
@@ -54,10 +54,7 @@ func (f *giteaFront) went(api bool, answer *statusSeen) {
 		return
 	}
 	if seconds, err := strconv.Atoi(answer.Header().Get("Retry-After")); err == nil {
-		if f.closed == nil {
-			f.closed = map[bool]time.Time{}
-		}
-		f.closed[api] = time.Now().Add(time.Duration(seconds) * time.Second)
+		f.closed = time.Now().Add(time.Duration(seconds) * time.Second)
 	}
 }
 

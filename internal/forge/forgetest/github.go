@@ -101,6 +101,7 @@ func NewGitHub(t testing.TB, o GitHubOptions) *GitHub {
 		defer handlers.Done()
 		g.serve(w, r)
 	}))
+	g.wire.apart = true // what it limits is the API
 	g.repositories = newRepositories(t, g.wire.url)
 	return g
 }

@@ -17,6 +17,7 @@ type wire struct {
 	url    string
 	pipe   *Pipe // nil on loopback
 	faulty *faulty
+	apart  bool // the API and Git have limits of their own, as at GitHub
 
 	mu     sync.Mutex // guards what follows
 	counts Counts
@@ -63,7 +64,7 @@ func (w *wire) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	}
 	w.at++
 	w.counts.Most = max(w.counts.Most, w.at)
-	if time.Now().Before(w.not[client(r)]) {
+	if time.Now().Before(w.not[door(r)+credential(r)]) {
 		w.counts.Forbidden++
 	}
 	w.mu.Unlock()
@@ -75,13 +76,15 @@ func (w *wire) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	w.faulty.ServeHTTP(out, r)
 }
 
-// client names who asks, and by which door: the API and Git have limits of their own.
-func client(r *http.Request) string {
-	door := "api "
+// The doors of a forge.
+const apiDoor, gitDoor = "api ", "git "
+
+// door tells by which one a request comes.
+func door(r *http.Request) string {
 	if isGit(r) {
-		door = "git "
+		return gitDoor
 	}
-	return door + credential(r)
+	return apiDoor
 }
 
 // credential is the token of a request, in whichever of the ways of the forges it comes; "" where there is none.
@@ -104,14 +107,28 @@ func afterSpace(text string) string {
 	return ""
 }
 
-// Forbid notes that a client was told to stay away for a while: what it sends before counts as Forbidden. A Fault that
-// answers 429 in place of the forge calls it as the forge does.
+// Forbid notes that a client was told to stay away for a while: what it sends before counts as Forbidden, by whichever door
+// it comes, unless these are apart. A Fault that answers 429 in place of the forge calls it as the forge does.
 func (w *wire) Forbid(r *http.Request, wait time.Duration) {
+	if w.apart {
+		w.forbid(r, wait, door(r))
+		return
+	}
+	w.forbid(r, wait, apiDoor, gitDoor)
+}
+
+// ForbidDoor is Forbid where what was said is about one door: its budget is empty.
+func (w *wire) ForbidDoor(r *http.Request, wait time.Duration) { w.forbid(r, wait, door(r)) }
+
+func (w *wire) forbid(r *http.Request, wait time.Duration, doors ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.counts.Refused++
-	if until := time.Now().Add(wait); until.After(w.not[client(r)]) {
-		w.not[client(r)] = until
+	until := time.Now().Add(wait)
+	for _, d := range doors {
+		if at := d + credential(r); until.After(w.not[at]) {
+			w.not[at] = until
+		}
 	}
 }
 

@@ -1,0 +1,102 @@
+package forge
+
+import (
+	"fmt"
+	"time"
+
+	"sentry/internal/sentry"
+)
+
+// A server that says "later" means what is asked of it, and not by which door: where the API and Git are one server, what
+// one of them says holds for both. That a budget of the API is empty is no such word. GitHub limits its API and not Git, on
+// an Enterprise server as well, where both are one; what stands before such a server speaks for itself at each door.
+
+// oneServer reports whether what the API says of being asked later holds for Git at an origin as well.
+func (a *account) oneServer(origin string) bool {
+	return a.budget != nil && a.origin == origin && a.kind != GitHub
+}
+
+// out is a Git server that wants to be left alone.
+type out struct {
+	until time.Time
+	said  bool // for how long
+	cause error
+}
+
+// keepOut notes that a Git server wants to be left alone. Other questions to it are under way, and know nothing of it.
+func (f *Forges) keepOut(r *Repository, fault *sentry.Fault) {
+	wait, said := fault.RetryAfter, fault.RetryAfter > 0
+	switch {
+	case said:
+	case fault.Kind == sentry.RateLimited:
+		wait = unsaidPause - margin // who asks in its stead makes pauses of its own, none of them shorter than a minute
+	default:
+		return
+	}
+	origin := r.Remote.Origin()
+	if p := f.place(r); p != nil && p.account.oneServer(origin) {
+		p.account.budget.closeFor(wait, fault.Err.Error())
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if until := time.Now().Add(wait); until.After(f.outs[origin].until) {
+		f.outs[origin] = out{until, said, fault.Err}
+	}
+}
+
+// silence gives the fault of a repository whose server wants to be left alone, nil where it may be asked over Git.
+func (f *Forges) silence(r *Repository) error {
+	origin := r.Remote.Origin()
+	if err := f.keptOut(origin); err != nil {
+		return err
+	}
+	if p := f.place(r); p != nil && p.account.oneServer(origin) {
+		if wait, why := p.account.budget.hushed(); wait > 0 {
+			return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: fmt.Errorf("not asked: %s", why)}
+		}
+	}
+	return nil
+}
+
+// keptOut gives the fault of a Git server that wants to be left alone, nil where it may be asked.
+func (f *Forges) keptOut(origin string) error {
+	f.mu.RLock()
+	o, ok := f.outs[origin]
+	f.mu.RUnlock()
+	wait := time.Until(o.until)
+	if !ok || wait <= 0 {
+		return nil
+	}
+	if !o.said {
+		wait = 0
+	}
+	return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: fmt.Errorf("not asked: %w", o.cause)}
+}
+
+// closeFor closes the budget, by the word of the same server at another door.
+func (b *budget) closeFor(wait time.Duration, reason string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if until := now.Add(min(wait, maxPause) + margin); until.After(b.closed) {
+		b.closed, b.reason = until, reason
+	}
+	b.pump(now)
+}
+
+// hush notes that the server asked for silence: for as long as it said, else for a minute, however much longer its API is
+// left alone for what was not enough before. The caller holds b.mu.
+func (b *budget) hush(said time.Duration, asked bool, now time.Time) {
+	wait := unsaidPause
+	if asked {
+		wait = min(said, maxPause) + margin
+	}
+	b.silent = later(b.silent, now.Add(wait))
+}
+
+// hushed tells for how long the server has asked for silence, and in which words.
+func (b *budget) hushed() (wait time.Duration, why string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return max(0, time.Until(b.silent)), b.reason
+}
