@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,11 +15,15 @@ type traffic struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	received *prometheus.CounterVec
+
+	mu     sync.Mutex
+	meters map[[2]string]*meter // by origin and protocol
 }
 
 // newTraffic makes the counters, and registers them where there is somebody to read them.
 func newTraffic(register prometheus.Registerer) *traffic {
 	t := &traffic{
+		meters: map[[2]string]*meter{},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sentry_forge_requests_total", Help: "Requests to the API of a forge, and questions over Git, by what came of them.",
 		}, []string{"host", "protocol", "outcome"}),
@@ -36,24 +41,48 @@ func newTraffic(register prometheus.Registerer) *traffic {
 	return t
 }
 
-func (t *traffic) request(origin, protocol string, resp *http.Response, err error, took time.Duration) {
-	host := hostOf(origin)
-	outcome := "error"
-	if err == nil {
-		outcome = strconv.Itoa(resp.StatusCode/100) + "xx"
-		switch resp.StatusCode {
-		case http.StatusNotModified, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests:
-			outcome = strconv.Itoa(resp.StatusCode)
+// meter gives what counts the traffic with an origin over a protocol.
+func (t *traffic) meter(origin, protocol string) *meter {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	of := [2]string{origin, protocol}
+	m := t.meters[of]
+	if m == nil {
+		host := hostOf(origin)
+		m = &meter{
+			requests: t.requests.MustCurryWith(prometheus.Labels{"host": host, "protocol": protocol}),
+			seconds:  t.seconds.WithLabelValues(host, protocol),
+			received: t.received.WithLabelValues(host, protocol),
 		}
+		m.good = m.requests.WithLabelValues("2xx")
+		t.meters[of] = m
 	}
-	t.requests.WithLabelValues(host, protocol, outcome).Inc()
-	t.seconds.WithLabelValues(host, protocol).Observe(took.Seconds())
+	return m
 }
 
-// reader gives what counts the bytes of an answer.
-func (t *traffic) reader(origin, protocol string) func(n int) {
-	count := t.received.WithLabelValues(hostOf(origin), protocol)
-	return func(n int) { count.Add(float64(n)) }
+// meter counts the traffic with one origin over one protocol. It has found its counters, which takes longer than to count.
+type meter struct {
+	requests *prometheus.CounterVec // by outcome
+	good     prometheus.Counter     // of them
+	seconds  prometheus.Observer
+	received prometheus.Counter
+}
+
+// request counts one that was answered, or was not, after a time.
+func (m *meter) request(resp *http.Response, err error, took time.Duration) {
+	m.seconds.Observe(took.Seconds())
+	if err != nil {
+		m.requests.WithLabelValues("error").Inc()
+		return
+	}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		m.good.Inc()
+	case http.StatusNotModified, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests:
+		m.requests.WithLabelValues(strconv.Itoa(resp.StatusCode)).Inc()
+	default:
+		m.requests.WithLabelValues(strconv.Itoa(resp.StatusCode/100) + "xx").Inc()
+	}
 }
 
 // hostOf is the host of an origin, with the port only where it is a special one.

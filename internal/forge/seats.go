@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -80,16 +81,36 @@ const (
 
 // Git puts questions over the Git protocol under what is known of their origins: they count among the requests at a time,
 // and in the metrics. next must go nowhere but where a request says.
-func (n *Network) Git(next http.RoundTripper) http.RoundTripper { return &gitWay{n, next} }
+func (n *Network) Git(next http.RoundTripper) http.RoundTripper {
+	return &gitWay{network: n, next: next, origins: map[[2]string]string{}}
+}
 
 type gitWay struct {
 	network *Network
 	next    http.RoundTripper
+
+	mu      sync.Mutex
+	origins map[[2]string]string // by scheme and host as requests write them: every idle check looks here
 }
 
 // RoundTrip sends a request.
 func (w *gitWay) RoundTrip(req *http.Request) (*http.Response, error) {
-	return w.network.carry(originOf(req.URL), overGit, w.next, req)
+	return w.network.carry(w.origin(req.URL), overGit, w.next, req)
+}
+
+func (w *gitWay) origin(u *url.URL) string {
+	if u.User != nil {
+		return originOf(u)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	as := [2]string{u.Scheme, u.Host}
+	origin, known := w.origins[as]
+	if !known {
+		origin = originOf(u)
+		w.origins[as] = origin
+	}
+	return origin
 }
 
 // carry sends a request when there is a seat for it, counts it, and gives the seat back when its answer was closed.
@@ -101,32 +122,34 @@ func (n *Network) carry(origin, protocol string, by http.RoundTripper, req *http
 		}
 		return nil, err
 	}
+	meter := n.count.meter(origin, protocol)
 	start := time.Now()
 	resp, err := by.RoundTrip(req)
-	n.count.request(origin, protocol, resp, err, time.Since(start))
+	meter.request(resp, err, time.Since(start))
 	if err != nil {
 		at.leave()
 		return nil, err
 	}
-	resp.Body = &seated{ReadCloser: resp.Body, read: n.count.reader(origin, protocol), leave: sync.OnceFunc(at.leave)}
+	resp.Body = &seated{ReadCloser: resp.Body, meter: meter, seats: at}
 	return resp, nil
 }
 
 // seated is the body of an answer, which has a seat until it is closed.
 type seated struct {
 	io.ReadCloser
-	read  func(n int) // counts bytes
-	leave func()
+	meter *meter
+	seats *seats
+	once  sync.Once
 }
 
 func (b *seated) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.read(n)
+	b.meter.received.Add(float64(n))
 	return n, err
 }
 
 func (b *seated) Close() error {
 	err := b.ReadCloser.Close()
-	b.leave()
+	b.once.Do(b.seats.leave)
 	return err
 }

@@ -109,6 +109,7 @@ type Monitor struct {
 	describers *semaphore.Weighted
 	revisions  *rate.Limiter // many moves at once are recorded without author and subject rather than late
 	questions  sync.Pool     // of *question, that are not in use
+	term       term          // of the questions that begin now
 
 	mu           sync.Mutex // guards all below, and what hangs on it
 	repositories map[string]*repository
@@ -302,6 +303,7 @@ func (m *Monitor) drive(ctx context.Context) {
 	keeping.Go(func() { m.keepLedger(ctx, ended) })
 	defer keeping.Wait()
 	defer close(ended)
+	defer m.term.close()
 	defer asking.Wait()
 
 	// A goroutine without a question waits here for one. A new one would begin with a small stack, and have it copied again
