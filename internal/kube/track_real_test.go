@@ -282,7 +282,7 @@ func TestRealCancel(t *testing.T) {
 		return all[0].Status == sentry.Running && all[1].Status == sentry.Running && all[2].Status.Terminal() && all[4].Status == sentry.Pending
 	})
 	h.real.Run(t, "delete", "pipelinerun", runs[3].Name, "--namespace", h.ns)
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second) // half of it for tidiness
+	ctx, cancel := context.WithTimeout(t.Context(), 80*time.Second) // half of it for tidiness
 	defer cancel()
 	var log bytes.Buffer
 	got, err := h.cluster.Cancel(ctx, runs, kube.CancelOptions{Log: &log})

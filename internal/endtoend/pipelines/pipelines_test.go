@@ -228,6 +228,45 @@ func TestServerAway(t *testing.T) {
 	}
 }
 
+// The API server is stopped and started while pipeline runs are followed, for Tekton and everybody else, too: what became of
+// them is unknown meanwhile, and then it is what Tekton says.
+func TestAPIServerStops(t *testing.T) { // and not beside other tests
+	w := newWorld(t)
+	fails := kubetest.Task{Name: "long", Seconds: 15, Exit: 4, Script: "sleep 15\nexit 4\n"}
+	w.configure("max_parallel: 2",
+		member{name: "good", deploy: gated(w, "good"), files: run(w.cluster, "good", kubetest.Sleeps("long", 15))},
+		member{name: "bad", deploy: gated(w, "bad"), files: run(w.cluster, "bad", fails)},
+	)
+	w.start()
+	if out, code := w.run("trigger", "--wait=false", "g"); code != 0 {
+		t.Fatalf("it was not queued: %s", out)
+	}
+	followed := func(d sentry.Deployment) bool {
+		return len(d.Steps) > 0 && d.Steps[len(d.Steps)-1].Kind == sentry.StepTrack
+	}
+	w.until("both are followed", func() bool { r := w.rollout(); return followed(of(r, "good")) && followed(of(r, "bad")) })
+	id := w.rollout().ID
+	start := w.cluster.StopAPI(t)
+	w.until("it is seen that the API server is away", func() bool {
+		text, _ := w.run("logs", id)
+		return strings.Count(text, "the API server does not answer") == 2
+	})
+	if r := w.rollout(); r.Status != sentry.Running {
+		t.Errorf("the API server is away, and the rollout %s: %s", r.Status, r.Reason)
+	}
+	start()
+	w.until("it has ended", func() bool { return w.rollout().Status.Terminal() })
+	r := w.rollout()
+	good, bad := of(r, "good"), of(r, "bad")
+	if r.Status != sentry.Failed || good.Status != sentry.Succeeded || bad.Status != sentry.Failed || good.Attempt != 1 || bad.Attempt != 1 {
+		t.Errorf("it ended as %s: %s; good %s, bad %s", r.Status, r.Reason, good.Status, bad.Status)
+	}
+	w.known(append(good.PipelineRuns, bad.PipelineRuns...))
+	if got := w.witness(); len(got) != 2 {
+		t.Errorf("the commands ran %d times", len(got))
+	}
+}
+
 // A person cancels while a pipeline run is followed; and Sentry is told to stop while another is, which goes on.
 func TestCanceledAndStopped(t *testing.T) {
 	t.Parallel()
