@@ -16,10 +16,10 @@ import (
 const restricted = "pod-security.kubernetes.io/enforce=restricted"
 
 // job is a Job whose container runs a script.
-func (h *home) job(script string) kube.JobSpec {
+func (h *home) job(name, script string) kube.JobSpec {
 	return kube.JobSpec{
-		Namespace: h.ns, Name: "job-" + h.id.Deployment[len(h.id.Deployment)-8:], Identity: h.id, Image: h.real.Busybox, PullPolicy: "IfNotPresent",
-		Command: []string{"sh", "-c", script}, Deadline: 10 * time.Minute, Grace: 2 * time.Second, Keep: time.Hour,
+		Namespace: h.ns, Name: name, Identity: h.id, Image: h.real.Busybox, PullPolicy: "IfNotPresent",
+		Command: []string{"sh", "-c", script}, Requests: map[string]string{"cpu": "10m"}, Deadline: 10 * time.Minute, Grace: 2 * time.Second, Keep: time.Hour,
 	}
 }
 
@@ -94,7 +94,7 @@ func (h *home) followed(ref kube.JobRef, o *output, more ...func(*kube.JobFollow
 func TestJob(t *testing.T) {
 	t.Parallel()
 	h := newHome(t, restricted)
-	spec := h.job(`
+	spec := h.job("job", `
 		echo hello
 		while read -r line && [ -z "$line" ]; do :; done
 		echo "got $line, ${#line}"
@@ -103,7 +103,6 @@ func TestJob(t *testing.T) {
 		head -n 1 /var/run/sentry/ca.crt
 		ls /var/run/secrets 2>/dev/null
 		head -c 100000 /dev/zero | tr '\0' x; echo
-		echo oops >&2
 		exit 3`)
 	spec.Scratch, spec.Limits = "16Mi", map[string]string{"memory": "64Mi"}
 	h.real.Run(t, "create", "serviceaccount", "runner", "--namespace", h.ns)
@@ -138,7 +137,7 @@ func TestJob(t *testing.T) {
 	if !end.Started || end.ExitCode != 3 || end.Lost || end.Never || end.Reason != "Error" {
 		t.Errorf("it ended as %+v", end)
 	}
-	want := []string{"hello", "got " + long + ", 300000", "65532", "folders", "-----BEGIN CERTIFICATE-----", strings.Repeat("x", 100000), "oops"}
+	want := []string{"hello", "got " + long + ", 300000", "65532", "folders", "-----BEGIN CERTIFICATE-----", strings.Repeat("x", 100000)}
 	if got := o.text(); got != strings.Join(want, "\n") {
 		t.Errorf("the output, of %d bytes, is %.300q", len(got), got)
 	}
@@ -156,4 +155,103 @@ func TestJob(t *testing.T) {
 		t.Errorf("to end what is gone: %v", err)
 	}
 	h.real.Wait(t, h.ns, "pods", "delete", "--all")
+}
+
+// TestJobEnds shows what is told of Jobs that do not end by themselves, or never begin.
+func TestJobEnds(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	const forever = "trap 'echo bye; exit 9' TERM; echo hello; while :; do sleep 1 & wait $!; done"
+	kubectl := func(args ...string) func(*home, kube.JobRef) {
+		return func(h *home, _ kube.JobRef) { h.real.Run(h.T, append(args, "--namespace", h.ns, "--wait=false")...) }
+	}
+	for name, c := range map[string]struct {
+		script  string
+		change  func(*kube.JobSpec)
+		patient time.Duration            // to start
+		hello   func(*home, kube.JobRef) // when it says hello
+		want    kube.JobEnd              // its message is a part of the one that is told
+		last    string                   // line of its output
+		why     string                   // a part of what it waits for
+	}{
+		"pod-deleted": {
+			script: forever, hello: kubectl("delete", "pod", "--selector", kube.LabelJob+"=pod-deleted"),
+			want: kube.JobEnd{Started: true, ExitCode: 9, Reason: "Deleted", Message: "somebody deleted its pod", Lost: true}, last: "bye",
+		},
+		"job-deleted": {
+			script: forever, hello: kubectl("delete", "job", "job-deleted"),
+			want: kube.JobEnd{Started: true, ExitCode: 9, Reason: "Deleted", Message: "somebody deleted the Job", Lost: true}, last: "bye",
+		},
+		"canceled": {
+			script: forever, hello: func(h *home, ref kube.JobRef) {
+				if err := h.cluster.EndJob(h.Context(), ref, 5*time.Second); err != nil {
+					h.Error(err)
+				}
+			},
+			want: kube.JobEnd{Started: true, ExitCode: 9, Reason: "Deleted", Lost: true}, last: "bye",
+		},
+		"deaf": {
+			script: "trap '' TERM; echo hello; sleep 1000", hello: kubectl("delete", "job", "deaf"),
+			want: kube.JobEnd{Started: true, ExitCode: 137, Reason: "Deleted", Lost: true}, last: "hello",
+		},
+		"deadline": {
+			script: forever, change: func(s *kube.JobSpec) { s.Deadline = 3 * time.Second },
+			want: kube.JobEnd{Started: true, ExitCode: 9, Reason: "DeadlineExceeded"},
+		},
+		"memory": {
+			script: "echo hello; x=a; while :; do x=$x$x; done", change: func(s *kube.JobSpec) { s.Limits = map[string]string{"memory": "32Mi"} },
+			want: kube.JobEnd{Started: true, ExitCode: 137, Reason: "OOMKilled", Message: "memory"}, last: "hello",
+		},
+		"no-program": {
+			change: func(s *kube.JobSpec) { s.Command = []string{"/nothing"} },
+			want:   kube.JobEnd{ExitCode: 128, Reason: "StartError", Message: "/nothing", Never: true},
+		},
+		"no-image": {
+			change: func(s *kube.JobSpec) { s.Image, s.PullPolicy = "localhost/nothing:1", "Never" }, patient: 20 * time.Second,
+			want: kube.JobEnd{ExitCode: -1, Reason: "StartTimeout", Message: "ErrImageNeverPull", Never: true}, why: "ErrImageNeverPull",
+		},
+		"root": {
+			change: func(s *kube.JobSpec) { s.PodSecurity = map[string]any{"runAsUser": nil, "runAsGroup": nil} }, patient: 20 * time.Second,
+			want: kube.JobEnd{ExitCode: -1, Reason: "StartTimeout", Message: "CreateContainerConfigError: container has runAsNonRoot", Never: true}, why: "CreateContainerConfigError",
+		},
+		"no-node": {
+			change: func(s *kube.JobSpec) { s.NodeSelector = map[string]string{"sentry-test/no": "such"} }, patient: 20 * time.Second,
+			want: kube.JobEnd{ExitCode: -1, Reason: "StartTimeout", Message: "node", Never: true}, why: "Unschedulable",
+		},
+		"no-account": {
+			change: func(s *kube.JobSpec) { s.ServiceAccount = "nobody" }, patient: 20 * time.Second,
+			want: kube.JobEnd{ExitCode: -1, Reason: "StartTimeout", Message: `serviceaccount "nobody" not found`, Never: true}, why: "FailedCreate",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := *h
+			h.T = t
+			spec := h.job(name, c.script)
+			if c.change != nil {
+				c.change(&spec)
+			}
+			ref := h.started(spec)
+			o := &output{}
+			if c.hello != nil {
+				o.on = map[string]func(){"hello": func() { c.hello(&h, ref) }}
+			}
+			end := h.followed(ref, o, func(f *kube.JobFollow) { f.StartTimeout = c.patient })
+			if message := end.Message; !strings.Contains(message, c.want.Message) {
+				t.Errorf("its message is %q", message)
+			}
+			if end.Message = c.want.Message; end != c.want {
+				t.Errorf("it ended as %+v, not as %+v", end, c.want)
+			}
+			if text := o.text(); !strings.HasSuffix(text, c.last) {
+				t.Errorf("its output is %q", text)
+			}
+			if !strings.Contains(strings.Join(o.waiting, "\n"), c.why) {
+				t.Errorf("it waited for %q", o.waiting)
+			}
+			if err := h.cluster.EndJob(t.Context(), ref, 5*time.Second); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

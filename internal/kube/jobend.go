@@ -32,7 +32,7 @@ func (c *Cluster) EndJob(ctx context.Context, ref JobRef, grace time.Duration) e
 			last, pause = err, wait.after(err)
 		}
 		if end := sleep(ctx, pause); end != nil {
-			return fmt.Errorf("Job %s may still be running: %w", ref, errors.Join(last, end))
+			return fmt.Errorf("the Job %s may still be running: %w", ref, errors.Join(last, end))
 		}
 	}
 }

@@ -14,9 +14,10 @@ import (
 
 // How patient FollowJob is.
 const (
-	startPoll   = 2 * time.Second // to look why a container does not run yet; less often as time goes on
-	lostTime    = time.Minute     // that a pod which is deleted may outlive its grace before its node counts as lost
-	vanishPoll  = settleTime      // before a Job that was not found is looked for once more
+	startPoll   = 2 * time.Second  // to look why a container does not run yet; less often as time goes on
+	eventTime   = 10 * time.Second // without a word of the pod, before its events are asked: they tell of what has passed, too
+	lostTime    = time.Minute      // that a pod which is deleted may outlive its grace before its node counts as lost
+	vanishPoll  = settleTime       // before a Job that was not found is looked for once more
 	vanishLooks = 2
 )
 
@@ -70,6 +71,7 @@ type jobFollower struct {
 
 	pod      *wirePod        // as it was seen last; nil for none
 	gone     bool            // it is not there any more
+	itself   bool            // it had ended before somebody deleted it
 	deleted  time.Time       // when it was first seen being deleted
 	others   bool            // it was said that there is another
 	away     bool            // the API server does not answer
@@ -158,8 +160,12 @@ func (w *jobFollower) choose(v podView) {
 	if w.gone = !there; w.gone {
 		w.pod = cmp.Or(w.watch.last(w.pod.Metadata.UID), w.pod)
 	}
-	if w.pod.Metadata.DeletionTimestamp != "" && w.deleted.IsZero() {
+	switch deleting := w.pod.Metadata.DeletionTimestamp != ""; {
+	case !deleting && w.pod.ended():
+		w.itself = true
+	case deleting && w.deleted.IsZero():
 		w.deleted = time.Now()
+		w.itself = w.itself || there && w.pod.endedBeforeDeletion()
 		w.say("%s of Job %s is being deleted", w.pod.place(), w.ref)
 	}
 }
@@ -170,8 +176,11 @@ func (w *jobFollower) overdue() bool {
 		return false
 	}
 	due := w.deleted.Add(time.Duration(w.pod.Metadata.DeletionGrace)*time.Second + lostTime)
+	if !time.Now().Before(due) {
+		return true
+	}
 	w.lookAt = earliest(w.lookAt, due)
-	return !time.Now().Before(due)
+	return false
 }
 
 // readOn starts to read the output, once.
@@ -254,7 +263,7 @@ func (w *jobFollower) starting(ctx context.Context, v podView) (*JobEnd, error) 
 	switch {
 	case why == "" && !due:
 		return nil, nil // it would have to be asked
-	case why == "" && w.wait.next > 0: // at first nothing is wrong
+	case why == "" && time.Since(w.began) > eventTime:
 		why = w.api.warning(ctx, w.ref.Namespace, w.pod.Metadata.Name)
 	}
 	if why == "" && w.pod.Spec.NodeName == "" {

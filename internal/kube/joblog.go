@@ -11,8 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"time"
-
-	"sentry/internal/logger"
 )
 
 // How the output of a Job is read.
@@ -32,12 +30,18 @@ type jobLog struct {
 	say       func(format string, args ...any)
 	last      time.Time // of the last line that was given
 	sum       uint64    // of its text
+	newest    time.Time // of all lines that were given
 	lost      bool      // it was not found when it was looked for
 	outage    bool      // it was said that nothing can be read
 }
 
 // lineError is what the taker of lines says.
 type lineError struct{ error }
+
+// nodeError is what the node says in place of the output.
+type nodeError string
+
+func (e nodeError) Error() string { return "the node says: " + string(e) }
 
 // run gives the lines to the end. It is the end when all was read once more after over has ended. What cannot be read is
 // said, and no error; an error is the taker's, or that of ctx.
@@ -57,7 +61,7 @@ func (l *jobLog) run(ctx, over context.Context) error {
 		case final && isCode(err, http.StatusNotFound):
 			l.say("whether the whole output of pod %s was read is unknown: the pod has gone", l.pod)
 			return nil
-		case final && refused(err) != nil:
+		case final && (refused(err) != nil || errors.As(err, new(nodeError))):
 			if tries++; tries == logTries {
 				l.say("the rest of the output of pod %s cannot be read: %s", l.pod, err)
 				return nil
@@ -122,8 +126,8 @@ func (l *jobLog) read(ctx, over context.Context, follow bool) error {
 	for {
 		line, err := readLine(lines)
 		if err == nil || errors.Is(err, io.EOF) && !follow && len(line) > 0 {
-			if taken := l.give(line, &again); taken != nil {
-				return lineError{taken}
+			if err := l.give(line, &again); err != nil {
+				return err
 			}
 		}
 		switch {
@@ -140,23 +144,26 @@ func (l *jobLog) read(ctx, over context.Context, follow bool) error {
 
 // give gives a line without its time. Those that came again are passed over, up to the one that was given last, while again
 // is true: a node's clock may be set back, but a log keeps its order. What has no time is not of the container, but of the
-// kubelet: why it cannot read.
+// kubelet: why it cannot read. The error is a lineError or a nodeError.
 func (l *jobLog) give(line []byte, again *bool) error {
 	stamp, text, _ := bytes.Cut(line, []byte(" "))
 	at, err := time.Parse(time.RFC3339Nano, string(stamp))
 	if err != nil {
-		if len(line) > 0 {
-			l.say("the output of pod %s: %s", l.pod, clip(logger.SanitizeLine(string(line)), tailBytes))
-		}
-		return nil
+		return nodeError(printable(string(line)))
 	}
 	sum := maphash.Bytes(saidSeed, text)
-	if *again && !at.After(l.last) {
+	if *again && !at.After(l.newest) {
 		*again = !at.Equal(l.last) || sum != l.sum
 		return nil
 	}
 	*again, l.last, l.sum, l.lost = false, at, sum, false
-	return l.line(text)
+	if at.After(l.newest) {
+		l.newest = at
+	}
+	if err := l.line(text); err != nil {
+		return lineError{err}
+	}
+	return nil
 }
 
 // readLine reads a line of at most maxObject bytes, and gives it without its end; of a longer one the beginning. With an

@@ -44,7 +44,7 @@ func (a *api) jobPod(ctx context.Context, ref JobRef) (*wirePod, error) {
 		return nil, fmt.Errorf("cannot look for the pod of Job %s: %w", ref, err)
 	}
 	if len(pods) == 0 || pods[0].ended() {
-		return nil, fmt.Errorf("Job %s: %w that runs", ref, errNoPod)
+		return nil, fmt.Errorf("the Job %s: %w that runs", ref, errNoPod)
 	}
 	return pods[0], nil
 }

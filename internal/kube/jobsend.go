@@ -32,7 +32,7 @@ func (c *Cluster) SendToJob(ctx context.Context, ref JobRef, line []byte) error 
 		return err
 	}
 	if !pod.running() {
-		return fmt.Errorf("Job %s: the container of %s does not run yet", ref, pod.place())
+		return fmt.Errorf("the Job %s: the container of %s does not run yet", ref, pod.place())
 	}
 	query := url.Values{"container": {JobContainer}, "stdin": {"true"}}
 	address, err := url.Parse(a.base + podPath(ref.Namespace, pod.Metadata.Name, "attach") + "?" + query.Encode())

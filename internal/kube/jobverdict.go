@@ -69,7 +69,7 @@ func (w *jobFollower) taken(job *wireJob) (reason, message string) {
 		}
 	}
 	switch {
-	case w.pod != nil && w.pod.endedItself():
+	case w.itself:
 		return "", ""
 	case job == nil || job.Metadata.DeletionTimestamp != "":
 		return "Deleted", "somebody deleted the Job"
@@ -83,14 +83,12 @@ func (w *jobFollower) taken(job *wireJob) (reason, message string) {
 	return "", ""
 }
 
-// endedItself reports whether the container had ended when the pod was deleted, if it was.
-func (pod *wirePod) endedItself() bool {
+// endedBeforeDeletion reports whether the container had ended when somebody asked for the pod's deletion, by what the pod says
+// while it is there. When it goes it says that it was to go at once.
+func (pod *wirePod) endedBeforeDeletion() bool {
 	c := pod.runner()
 	if c == nil || c.State.Terminated == nil {
 		return false
-	}
-	if pod.Metadata.DeletionTimestamp == "" {
-		return true
 	}
 	due, err := time.Parse(time.RFC3339, pod.Metadata.DeletionTimestamp)
 	asked := due.Add(-time.Duration(pod.Metadata.DeletionGrace) * time.Second)

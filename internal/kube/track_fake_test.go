@@ -175,6 +175,8 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.create(w, r)
 	case r.Method == http.MethodPatch:
 		f.patch(w, r)
+	case r.Method == http.MethodDelete:
+		f.delete(w, r)
 	case f.text(r.URL.Path) != "":
 		w.Write([]byte(f.text(r.URL.Path)))
 	case f.collection(r.URL.Path):
@@ -196,7 +198,7 @@ func (f *fakeAPI) text(name string) string {
 }
 
 func (f *fakeAPI) collection(name string) bool {
-	return slices.Contains([]string{"pipelineruns", "taskruns", "events", "customruns"}, path.Base(name))
+	return slices.Contains([]string{"pipelineruns", "taskruns", "events", "customruns", "pods", "jobs"}, path.Base(name))
 }
 
 func (f *fakeAPI) list(w http.ResponseWriter, r *http.Request) {
@@ -347,6 +349,24 @@ func (f *fakeAPI) patch(w http.ResponseWriter, r *http.Request) {
 	merge(o, change)
 	f.store(r.URL.Path, o)
 	json.NewEncoder(w).Encode(o)
+}
+
+// delete deletes an object at once, of the UID that is named.
+func (f *fakeAPI) delete(w http.ResponseWriter, r *http.Request) {
+	var options struct{ Preconditions struct{ UID string } }
+	json.NewDecoder(r.Body).Decode(&options)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	o := f.objects[r.URL.Path]
+	switch {
+	case o == nil:
+		status(w, 404, path.Base(r.URL.Path), "not found")
+	case options.Preconditions.UID != "" && o["metadata"].(object)["uid"] != options.Preconditions.UID:
+		status(w, 409, path.Base(r.URL.Path), "Precondition failed: UID in precondition")
+	default:
+		f.store(r.URL.Path, nil)
+		json.NewEncoder(w).Encode(o)
+	}
 }
 
 func merge(o, change object) {
