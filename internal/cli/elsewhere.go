@@ -25,10 +25,10 @@ func (a *app) elsewhere(ctx context.Context, p place) {
 	sockets := slices.DeleteFunc(listeningSockets(filepath.Base(own)), func(path string) bool { return path == own })
 	for _, path := range sockets[:min(len(sockets), atMost)] {
 		c := socketClient(path, place{stateDir: filepath.Dir(path)})
-		var status server.Status
-		err := c.get(ctx, "status", nil, &status)
+		var d server.Daemon
+		err := c.get(ctx, "daemon", nil, &d)
 		_ = c.Close()
-		if d := status.Daemon; err == nil && d != nil && d.Config == file && d.StateDir != p.stateDir {
+		if err == nil && d.Config == file && d.StateDir != p.stateDir {
 			a.note("pid %d runs this configuration with the state directory %s: it was started before state_dir was changed.\n"+
 				"`--state-dir %s` asks it; to have it use %s, start it again.", d.PID, d.StateDir, d.StateDir, p.stateDir)
 			return

@@ -31,6 +31,7 @@ func table() []Route {
 		{post, "/hooks/{forge}", RoleNone, false, "A webhook of github, gitlab, gitea (and Forgejo) or generic, signed with a secret of webhooks. Hastens the repositories that it is about; tells nothing.", (*handler).hook},
 		{post, "/hooks/{forge}/{repository}", RoleNone, false, "The same for the webhook of one repository, by its configured name.", (*handler).hook},
 		{get, Prefix, RoleRead, false, "This table.", (*handler).index},
+		{get, Prefix + "/daemon", RoleRead, false, "The daemon: its process, version, configuration and state directory. Cheap, however much is watched.", (*handler).daemon},
 		{get, Prefix + "/status", RoleRead, false, "What is: the daemon, the groups with their rollouts and watches, the hosts.", (*handler).status},
 		{get, Prefix + "/rollouts", RoleRead, false, "Rollouts, newest first. Query: group, repository, status (repeatable), limit, before (an id).", (*handler).rollouts},
 		{get, Prefix + "/rollouts/{id}", RoleRead, false, "One rollout with its steps and what was said of it on the commits. The id may be its number alone.", (*handler).rollout},

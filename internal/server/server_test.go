@@ -587,6 +587,7 @@ func TestWithoutOwner(t *testing.T) {
 	} {
 		f.want("POST", Prefix+path, body, 503, `"no_daemon"`, "sentry watch")
 	}
+	f.want("GET", Prefix+"/daemon", "", 503, `"no_daemon"`, "sentry watch")
 	status := decodeAs[Status](t, f.want("GET", Prefix+"/status", "", 200))
 	if status.Daemon != nil || len(status.Items) != 3 {
 		t.Errorf("status %+v", status)
@@ -632,6 +633,9 @@ func TestStatus(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("groups:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if d := decodeAs[Daemon](t, f.want("GET", Prefix+"/daemon", "", 200)); d.PID != status.Daemon.PID || d.StateDir != status.Daemon.StateDir || d.PID == 0 {
+		t.Errorf("daemon %+v, in the status %+v", d, status.Daemon)
 	}
 	watches := status.Items[0].Members[0].Watches
 	if len(watches) != 2 || watches[0].Commit != commit("c") || watches[0].Generation != 3 || watches[0].Trouble || watches[0].NextAt.IsZero() {

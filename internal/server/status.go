@@ -13,6 +13,14 @@ import (
 	"sentry/internal/store"
 )
 
+func (h *handler) daemon(w http.ResponseWriter, _ *http.Request) error {
+	control, err := h.control()
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, control.Info())
+}
+
 func (h *handler) status(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
