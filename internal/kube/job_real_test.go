@@ -4,10 +4,20 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"sentry/internal/kube"
 )
@@ -254,4 +264,75 @@ func TestJobEnds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestJobOverBadLines shows that no line is lost or told twice where the connection is cut again and again, and that a line
+// is sent where WebSockets are not let through.
+func TestJobOverBadLines(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	var want []string
+	for i := range 200 {
+		want = append(want, fmt.Sprintf("line %d %s", i, strings.Repeat("z", 20000)))
+	}
+	spec := h.job("job", `read -r line; read -r line
+		i=0; while [ $i -lt 200 ]; do printf 'line %d ' $i; head -c 20000 /dev/zero | tr '\0' z; echo; i=$((i+1)); done
+		echo "$line"`)
+	ref := h.started(spec)
+	h.real.Wait(t, h.ns, "pods", "condition=Ready", "--selector", kube.LabelJob+"=job")
+	deaf := h.withoutSockets()
+	if err := deaf.SendToJob(t.Context(), ref, []byte("go")); err != nil {
+		t.Fatal(err)
+	}
+	o := &output{on: map[string]func(){}}
+	for i := 0; i < 200; i += 40 {
+		o.on[want[i]] = func() {
+			h.line.Cut()
+			time.AfterFunc(300*time.Millisecond, h.line.Mend)
+		}
+	}
+	if end := h.followed(ref, o); end.ExitCode != 0 || !end.Started {
+		t.Errorf("it ended as %+v", end)
+	}
+	if got := o.text(); got != strings.Join(append(want, "go"), "\n") {
+		t.Errorf("there are %d lines, of %d bytes", len(o.lines), len(got))
+	}
+}
+
+// withoutSockets gives the cluster through a proxy that lets no WebSocket through.
+func (h *home) withoutSockets() *kube.Cluster {
+	h.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", h.real.Kubeconfig)
+	if err != nil {
+		h.Fatal(err)
+	}
+	config.NextProtos = []string{"http/1.1"}
+	through, err := rest.TransportFor(config)
+	if err != nil {
+		h.Fatal(err)
+	}
+	target, err := url.Parse(config.Host)
+	if err != nil {
+		h.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.Transport = through
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+			http.Error(w, "no WebSockets here", http.StatusForbidden)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	h.Cleanup(server.Close)
+	kubeconfig := filepath.Join(h.TempDir(), "kubeconfig")
+	data := fmt.Sprintf(`{"clusters":[{"name":"c","cluster":{"server":%q}}],"contexts":[{"name":"c","context":{"cluster":"c"}}],"current-context":"c"}`, server.URL)
+	if err := os.WriteFile(kubeconfig, []byte(data), 0o600); err != nil {
+		h.Fatal(err)
+	}
+	cluster, err := kube.Connect(kube.Options{Kubeconfig: kubeconfig})
+	if err != nil {
+		h.Fatal(err)
+	}
+	return cluster
 }
