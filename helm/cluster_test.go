@@ -1,6 +1,8 @@
 package helm_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,6 +20,7 @@ import (
 	"sentry/internal/git/gittest"
 	"sentry/internal/kube"
 	"sentry/internal/kube/kubetest"
+	"sentry/internal/sentry"
 )
 
 // The chart in a real cluster, with Pod Security's restricted profile enforced, and the image of this source.
@@ -228,6 +231,7 @@ func TestClusterRights(t *testing.T) {
 		s.can(t, account, home, right, false)
 		s.can(t, account, other, right, false)
 	}
+	s.works(t, cluster, target)
 	for _, right := range []string{
 		"get secrets", "list secrets", "watch secrets", "create secrets", "get configmaps", "create configmaps",
 		"get deployments.apps", "create deployments.apps", "patch deployments.apps", "delete deployments.apps",
@@ -242,6 +246,38 @@ func TestClusterRights(t *testing.T) {
 	for _, namespace := range []string{home, other, "kube-system"} {
 		s.can(t, account, namespace, "get secrets", false)
 		s.can(t, account, namespace, "create pods", false)
+	}
+}
+
+// seen is a kube.Recorder that remembers what was created last.
+type seen struct{ sentry.PipelineRun }
+
+func (s *seen) Intend(run sentry.PipelineRun) error  { s.PipelineRun = run; return nil }
+func (s *seen) Created(run sentry.PipelineRun) error { s.PipelineRun = run; return nil }
+func (s *seen) Dropped(string) error                 { return nil }
+
+// works creates a PipelineRun, finds it, cancels it and follows it to its end, with the rights of the connection.
+func (s *site) works(t *testing.T, cluster *kube.Cluster, namespace string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	id := kube.Identity{Instance: "rights", Rollout: "1", Deployment: "1-1", Group: "g", Repository: "r", Commit: strings.Repeat("a", 40), Attempt: 1}
+	manifest := kubetest.PipelineRun{GenerateName: "rights-", Tasks: []kubetest.Task{kubetest.NeverEnds("wait")}}.Manifest(s.Cluster)
+	var created seen
+	if err := cluster.Create(ctx, []kube.Manifest{{Name: "run.yaml", Data: []byte(manifest)}}, id, nil, &created); err != nil {
+		t.Fatal(err)
+	}
+	found, err := cluster.Find(ctx, kube.Selector{Instance: id.Instance, Deployment: id.Deployment}, []string{namespace})
+	if err != nil || len(found) != 1 || found[0].UID != created.UID {
+		t.Fatalf("created is %+v, found %+v: %v", created, found, err)
+	}
+	if ended, err := cluster.Cancel(ctx, found, kube.CancelOptions{}); err != nil || ended[0].Status != sentry.Canceled {
+		t.Errorf("canceled: %v: %+v", err, ended)
+	}
+	var log bytes.Buffer
+	followed, err := cluster.Track(ctx, found, kube.TrackOptions{Log: &log})
+	if err != nil || followed[0].Status != sentry.Canceled || strings.Contains(log.String(), "cannot ") {
+		t.Errorf("followed: %v: %+v\n%s", err, followed, log.String())
 	}
 }
 
