@@ -23,6 +23,9 @@ const (
 	lookups = 4
 	// sendTimeout ends one try.
 	sendTimeout = 30 * time.Second
+	// unsettled is how long nothing follows a try that ran out of time: it may be on its way still, and what comes last is
+	// what the commit shows.
+	unsettled = 10 * time.Second
 	// window is how many deliveries of a lane are looked at.
 	window = 64
 	// errorLength is how much of an error is kept.
@@ -174,6 +177,7 @@ func (l *lane) deliver(ctx context.Context, d store.Delivery) error {
 	}
 	try, cancel := context.WithTimeout(ctx, sendTimeout)
 	err := s.publish.SetStatus(try, repo, d.Target, status)
+	late := try.Err() != nil
 	cancel()
 	switch {
 	case err == nil:
@@ -192,7 +196,9 @@ func (l *lane) deliver(ctx context.Context, d store.Delivery) error {
 		}
 		return l.failed(ctx, d, s.jitter(doubled(firstPause, d.Attempts, longestPause)), reason)
 	case sentry.Unauthorized:
-		l.pause(0)
+		// That is about this repository, and the others are not to wait for it. A token that is refused altogether is not shown
+		// again and again by who holds it.
+		l.rest = later(l.rest, time.Now().Add(s.jitter(firstPause)))
 		return s.refuse(ctx, repo, d, reason, asked)
 	case sentry.RateLimited:
 		wish := min(fault.RetryAfter, longestWish)
@@ -204,6 +210,9 @@ func (l *lane) deliver(ctx context.Context, d store.Delivery) error {
 		return l.failed(ctx, d, wish, reason)
 	default:
 		wish := min(fault.RetryAfter, longestWish)
+		if late {
+			wish = max(wish, unsettled)
+		}
 		if l.pause(wish); !l.told {
 			l.told = true
 			s.log.Warn("statuses cannot be delivered; they are tried again", "lane", l.name, logger.KeyError, reason)

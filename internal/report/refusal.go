@@ -2,6 +2,7 @@ package report
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"sentry/internal/config"
@@ -13,6 +14,9 @@ import (
 // refusedFor is how long a refusal is believed: a right may be granted at the forge, where nothing here changes. Then what
 // was given up is tried once more.
 const refusedFor = time.Hour
+
+// againAtOnce is how many destinations are tried again in a minute for that reason alone: others use their lanes.
+const againAtOnce = 10
 
 // destination is what a refusal is about.
 type destination struct {
@@ -106,18 +110,27 @@ func (s *Service) revive(ctx context.Context, to destination) error {
 // may have been granted.
 func (s *Service) reconsider(ctx context.Context) error {
 	cfg := s.config()
-	var again []destination
+	var again, old []destination
 	s.mu.Lock()
 	for to, r := range s.refusals {
 		repo, ok := cfg.Repository(to.repository)
 		switch {
 		case !ok: // what waits is given up for that reason
 			delete(s.refusals, to)
-		case r.again || !r.changed(repo, to.target) && time.Since(r.since) < refusedFor:
-			continue
+			again = append(again, to)
+		case r.again:
+		case r.changed(repo, to.target):
+			again = append(again, to)
+		case time.Since(r.since) >= refusedFor:
+			old = append(old, to)
 		}
-		r.again = true
-		again = append(again, to)
+	}
+	slices.SortFunc(old, func(a, b destination) int { return s.refusals[a].since.Compare(s.refusals[b].since) })
+	again = append(again, old[:min(len(old), againAtOnce)]...)
+	for _, to := range again {
+		if r := s.refusals[to]; r != nil {
+			r.again = true
+		}
 	}
 	s.mu.Unlock()
 	for _, to := range again {

@@ -564,6 +564,75 @@ func TestMissingRight(t *testing.T) {
 	})
 }
 
+// TestMissingRightsHoldUpNobody: of many repositories with one token, most may not be reported on. The others are told at
+// once all the same, the first time and when the refused are tried again; each of these is asked about no more than hourly.
+func TestMissingRightsHoldUpNobody(t *testing.T) {
+	names := []string{"mine"}
+	for i := range 60 {
+		names = append(names, fmt.Sprint("r", i))
+	}
+	cfg := group(t, "changed", "upstream", names...)
+	play(t, cfg, func(s *scene) {
+		s.forges.does(func(_ context.Context, c call) (bool, error) {
+			if c.repository != "mine" {
+				return false, sentry.Faultf(sentry.Unauthorized, "github.com refuses: the token needs the scope repo:status")
+			}
+			return true, nil
+		})
+		for _, name := range names {
+			s.push(name, "c1")
+		}
+		for _, name := range names[1:] {
+			s.push(name, "c2")
+		}
+		first := s.begin("g")
+		s.after(2 * time.Minute)
+		if n := s.forges.asked(); n != 60 {
+			t.Errorf("%d requests in two minutes, for 60 repositories", n)
+		}
+		s.end(first, sentry.Succeeded)
+		for n := range 75 {
+			s.push("mine", fmt.Sprint("m", n))
+			r := s.begin("g")
+			s.after(15 * time.Second)
+			s.end(r, sentry.Succeeded)
+			s.after(45 * time.Second)
+			if got := s.reports(r); got != "pending delivered, success delivered" {
+				t.Fatalf("after %d minutes: %s", n, got)
+			}
+		}
+		if n := s.forges.asked() - 2*75; n != 60 {
+			t.Errorf("%d requests for what is refused, in an hour and a quarter", n)
+		}
+	})
+}
+
+// TestLateArrival: a status that ran out of time may arrive after all. What follows it does not come before that.
+func TestLateArrival(t *testing.T) {
+	play(t, group(t, "changed", "upstream", "a"), func(s *scene) {
+		said := make(chan string, 2)
+		s.forges.does(func(ctx context.Context, c call) (bool, error) {
+			if c.State == sentry.StatePending {
+				<-ctx.Done()
+				time.AfterFunc(8*time.Second, func() { said <- string(c.State) })
+				return false, ctx.Err()
+			}
+			said <- string(c.State)
+			return true, nil
+		})
+		s.push("a", "a1")
+		s.push("a", "a2")
+		r := s.begin("g")
+		s.after(10 * time.Second)
+		s.end(r, sentry.Succeeded)
+		s.after(time.Hour)
+		if got := <-said + ", " + <-said; got != "pending, success" {
+			t.Error(got)
+		}
+		s.is("reports", s.reports(r), "pending superseded (context deadline exceeded), success delivered")
+	})
+}
+
 // TestConfigurationMoves: what was to be said of a repository that is gone, or elsewhere by now, is not said anywhere else.
 func TestConfigurationMoves(t *testing.T) {
 	for want, next := range map[string]*config.Config{
