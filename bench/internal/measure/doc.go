@@ -2,5 +2,6 @@
 // figure stands beside what it is compared with.
 //
 // A benchmark fails by counters only: processor time, bytes, requests. Durations are shown and told as missed, since a
-// machine that is busy with something else stretches them.
+// machine that is busy with something else stretches them. Where a duration is what was promised, as it is of a push to
+// Gitea, it fails as well: it is run when the machine has nothing else to do.
 package measure
