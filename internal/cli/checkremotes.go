@@ -28,6 +28,8 @@ type question struct {
 	auth     config.Auth
 	patterns []sentry.Pattern
 	uses     []use
+	of       *config.Repository // an entry that names it, on this side
+	side     sentry.Target
 	watched  *config.Repository // one that is watched there; nil for a QA repository
 }
 
@@ -44,15 +46,23 @@ func questions(cfg *config.Config) []*question {
 	type identity struct {
 		remote sentry.Remote
 		auth   config.Auth
+		api    string // who makes the tokens of an App
 	}
 	var list []*question
 	index := map[identity]*question{}
 	places := 0
-	add := func(remote sentry.Remote, auth config.Auth, u use) *question {
-		id := identity{remote, auth}
+	add := func(r *config.Repository, side sentry.Target, u use) *question {
+		remote, auth := r.Monitor.Remote, r.Monitor.Auth
+		if side == sentry.QA {
+			remote, auth = r.Deploy.Remote, r.Deploy.Auth
+		}
+		id := identity{remote: remote, auth: auth}
+		if auth.App != nil {
+			id.api = r.Monitor.APIURL
+		}
 		q := index[id]
 		if q == nil {
-			q = &question{remote: remote, auth: auth}
+			q = &question{remote: remote, auth: auth, of: r, side: side}
 			index[id] = q
 			list = append(list, q)
 		}
@@ -67,9 +77,9 @@ func questions(cfg *config.Config) []*question {
 	}
 	for i := range cfg.Repositories {
 		r := &cfg.Repositories[i]
-		add(r.Monitor.Remote, r.Monitor.Auth, use{subject: r.Name, key: r.Name + ": monitor", patterns: r.Monitor.Branches}).watched = r
+		add(r, sentry.Upstream, use{subject: r.Name, key: r.Name + ": monitor", patterns: r.Monitor.Branches}).watched = r
 		if branch, err := sentry.ParsePattern(r.Deploy.Branch); err == nil { // always: the configuration has checked it
-			add(r.Deploy.Remote, r.Deploy.Auth, use{subject: r.Name + " (QA)", key: r.Name + ": deploy", patterns: []sentry.Pattern{branch}})
+			add(r, sentry.QA, use{subject: r.Name + " (QA)", key: r.Name + ": deploy", patterns: []sentry.Pattern{branch}})
 		}
 	}
 	return list
@@ -108,7 +118,7 @@ func (q *question) ask(ctx context.Context, inquiry *daemon.Inquiry) (map[string
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	heads, err := inquiry.Heads(ctx, q.remote, q.auth, q.patterns)
+	heads, err := inquiry.Heads(ctx, q.of, q.side, q.patterns)
 	if err == nil {
 		return heads, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"sentry/internal/deploy"
 	"sentry/internal/forge"
 	"sentry/internal/git"
+	"sentry/internal/git/gitwire"
 	"sentry/internal/logger"
 	"sentry/internal/monitor"
 	"sentry/internal/sentry"
@@ -117,15 +118,10 @@ func (all *accounts) of(a *asker, c *config.Repository, r *forge.Repository) *ac
 		return x
 	}
 	x := &account{git: deploy.GitAuth(auth, a.mask)}
-	x.forge = forge.Auth{Username: auth.Username, Token: x.git.Token, Key: keyOf(c.Name, auth, all.keys)}
+	x.forge = forge.Auth{Username: auth.Username, Token: deploy.Token(auth, a.mask), Key: keyOf(c.Name, auth, all.keys)}
 	if app := auth.App; app != nil {
 		x.forge.App = &forge.App{ID: app.ID, Installation: app.Installation, KeyFile: app.KeyFile}
-		x.git.Token = func() (sentry.Secret, error) {
-			// Who asks has a deadline of its own, and so has the forge.
-			secret, err := a.forges.Token(context.Background(), r)
-			a.mask.Add(secret)
-			return secret, err
-		}
+		x.git.Token = a.tokenOf(r)
 	}
 	all.known[key] = x
 	return x
@@ -324,7 +320,7 @@ func (x *asked) read(answer *monitor.Answer) {
 	x.overGit = false
 }
 
-// Revision asks who made a commit, and why.
+// Revision asks who made a commit, and why: over Git, or the API where Git is refused.
 func (a *asker) Revision(ctx context.Context, c *config.Repository, branch, commit string) (sentry.Revision, error) {
 	x := a.lookup(c)
 	if x == nil {
@@ -333,7 +329,18 @@ func (a *asker) Revision(ctx context.Context, c *config.Repository, branch, comm
 	if a.moved != nil {
 		a.moved(sentry.Watch{Repository: c.Name, Branch: branch}, commit)
 	}
-	return a.git.Revision(ctx, x.Remote, x.account.git, branch, commit)
+	overAPI := a.forges.OverAPI(x.Repository)
+	if !overAPI {
+		revision, err := a.git.Revision(ctx, x.Remote, x.account.git, branch, commit)
+		if kind := sentry.AsFault(err).Kind; err == nil || x.Kind == forge.Git || kind != sentry.Unauthorized && kind != sentry.Invalid {
+			return revision, err
+		}
+	}
+	told, err := a.forges.Commit(ctx, x.Repository, commit)
+	if err != nil {
+		return sentry.Revision{Commit: commit}, fmt.Errorf("cannot learn who made commit %s of %s: %w", sentry.ShortCommit(commit), x.Remote, err)
+	}
+	return git.NewRevision(commit, gitwire.Commit(told)), nil
 }
 
 // Explain tells why a repository is asked the way it is.

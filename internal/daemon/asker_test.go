@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -191,5 +192,45 @@ func TestSame(t *testing.T) {
 		if got := answer[0]; got.Err != nil || got.Same != step.same || !step.same && (len(got.Heads) != 1 || got.Heads["main"] != commit) || step.same && got.Heads != nil {
 			t.Errorf("step %d: %+v", i, got)
 		}
+	}
+}
+
+// Where Git is refused and the API is not, the API says who made a commit.
+func TestRevisionOverTheAPI(t *testing.T) {
+	a := newAsking(t)
+	commit := a.server.Repo(t, "acme/app.git").Commit(t, "main", map[string]string{"f": "1"}, "First")
+	var git atomic.Int32
+	a.server.Intercept(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case "/api/v1/repos/acme/app/branches/main":
+			fmt.Fprintf(w, `{"name": "main", "commit": {"id": %q}}`, commit)
+		case "/api/v1/repos/acme/app/git/commits/" + commit:
+			fmt.Fprintf(w, `{"sha": %q, "commit": {"author": {"name": "Ada\u001b[2J", "email": "ada@example.com"}, "committer": {"date": "2024-05-06T09:08:09+02:00"}, "message": "Sub\nject\n\nand why"}}`, commit)
+		default:
+			git.Add(1)
+			w.WriteHeader(http.StatusForbidden)
+		}
+	})
+	cfg := &config.Config{Repositories: []config.Repository{a.repository("acme/app", token("t"))}}
+	r := &cfg.Repositories[0]
+	r.Monitor.Type = "gitea"
+	a.update(cfg)
+	// Before it is known that Git is refused, and after.
+	for range 2 {
+		revision, err := a.Revision(t.Context(), r, "main", commit)
+		if at := time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC); err != nil || revision.Commit != commit || revision.Author != "Ada\ufffd[2J <ada@example.com>" || revision.Subject != "Sub ject" || !revision.Time.Equal(at) {
+			t.Errorf("it is %+v, %v", revision, err)
+		}
+		if answer := a.heads(r)[0]; answer.Err != nil || answer.Heads["main"] != commit || answer.Way != "REST" {
+			t.Fatalf("the heads are %+v", answer)
+		}
+	}
+	before := git.Load()
+	if _, err := a.Revision(t.Context(), r, "main", commit); err != nil || git.Load() != before {
+		t.Errorf("%v, after %d questions over Git", err, git.Load()-before)
+	}
+	if _, err := a.Revision(t.Context(), r, "main", strings.Repeat("1", 40)); err == nil || !strings.Contains(err.Error(), "who made commit") {
+		t.Errorf("of one that is not there: %v", err)
 	}
 }

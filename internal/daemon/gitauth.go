@@ -12,23 +12,41 @@ import (
 
 // testAuth is how to show who asks for the QA repository of a repository.
 func (a *asker) testAuth(c *config.Repository) git.Auth {
-	return a.gitAuth(c.Deploy.Remote, c.Deploy.Auth)
+	return a.gitAuth(c, sentry.QA)
 }
 
-// gitAuth is how to show who asks for a repository over Git: by its keys, or as the installation of a GitHub App.
-func (a *asker) gitAuth(remote sentry.Remote, c config.Auth) git.Auth {
-	auth := deploy.GitAuth(c, a.mask)
-	if c.App == nil {
-		return auth
+// gitAuth is how to show who asks for one of the two repositories of an entry over Git: by its keys, or as the
+// installation of a GitHub App.
+func (a *asker) gitAuth(c *config.Repository, side sentry.Target) git.Auth {
+	remote, given := c.Monitor.Remote, c.Monitor.Auth
+	if side == sentry.QA {
+		remote, given = c.Deploy.Remote, c.Deploy.Auth
 	}
-	r := &forge.Repository{Name: remote.String(), Remote: remote, Kind: forge.GitHub, Auth: forge.Auth{App: (*forge.App)(c.App)}}
-	auth.Token = func() (sentry.Secret, error) {
-		// Who asks has a deadline of its own, and so has the forge.
-		secret, err := a.forges.Token(context.Background(), r)
+	auth := deploy.GitAuth(given, a.mask)
+	if given.App != nil {
+		auth.Token = a.tokenOf(&forge.Repository{
+			Name: remote.String(), Remote: remote, Kind: forge.GitHub, API: apiFor(c, side), Auth: forge.Auth{App: (*forge.App)(given.App)},
+		})
+	}
+	return auth
+}
+
+// apiFor is the API that is configured for one of the two repositories of an entry, "" where it is derived: that of the
+// QA repository is the same where it is on the same server.
+func apiFor(c *config.Repository, side sentry.Target) string {
+	if side == sentry.QA && (c.Deploy.Type != c.Monitor.Type || c.Deploy.Remote.Origin() != c.Monitor.Remote.Origin()) {
+		return ""
+	}
+	return c.Monitor.APIURL
+}
+
+// tokenOf gives what asks the forges for the token of a repository, and hides it from output from then on.
+func (a *asker) tokenOf(r *forge.Repository) func(context.Context) (sentry.Secret, error) {
+	return func(ctx context.Context) (sentry.Secret, error) {
+		secret, err := a.forges.Token(ctx, r)
 		a.mask.Add(secret)
 		return secret, err
 	}
-	return auth
 }
 
 // certificates names the files with whom to believe at an origin, and with what to show there.

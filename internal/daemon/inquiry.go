@@ -59,9 +59,13 @@ func (q *Inquiry) Close() {
 // Git is the git that was found on the machine.
 func (q *Inquiry) Git() *git.Git { return q.git }
 
-// Heads asks a repository over Git for the branches that match.
-func (q *Inquiry) Heads(ctx context.Context, remote sentry.Remote, auth config.Auth, patterns []sentry.Pattern) (map[string]string, error) {
-	return q.git.Heads(ctx, remote, q.asker.gitAuth(remote, auth), patterns)
+// Heads asks one of the two repositories of an entry over Git for the branches that match.
+func (q *Inquiry) Heads(ctx context.Context, r *config.Repository, side sentry.Target, patterns []sentry.Pattern) (map[string]string, error) {
+	remote := r.Monitor.Remote
+	if side == sentry.QA {
+		remote = r.Deploy.Remote
+	}
+	return q.git.Heads(ctx, remote, q.asker.gitAuth(r, side), patterns)
 }
 
 // Diagnose says more of why a watched repository does not answer.

@@ -78,12 +78,9 @@ func (a *asker) meetTests(cfg *config.Config) map[string]*forge.Repository {
 
 func (a *asker) meetTest(c *config.Repository, keys map[sentry.Secret]string) *forge.Repository {
 	auth := c.Deploy.Auth
-	r := &forge.Repository{Name: c.Name + " (QA)", Remote: c.Deploy.Remote, Kind: forge.Kind(c.Deploy.Type)}
-	if c.Deploy.Type == c.Monitor.Type && c.Deploy.Remote.Origin() == c.Monitor.Remote.Origin() {
-		r.API = c.Monitor.APIURL
-	}
+	r := &forge.Repository{Name: c.Name + " (QA)", Remote: c.Deploy.Remote, Kind: forge.Kind(c.Deploy.Type), API: apiFor(c, sentry.QA)}
 	r.Auth = forge.Auth{
-		Username: auth.Username, Token: deploy.GitAuth(auth, a.mask).Token,
+		Username: auth.Username, Token: deploy.Token(auth, a.mask),
 		// A name of its own, where it is not one that is known: a repository and its QA repository may have different tokens.
 		Key: keyOf("for QA of "+c.Name, auth, keys),
 	}

@@ -174,13 +174,21 @@ func (l *Local) SourcesOptions(mirrors string) git.SourcesOptions {
 // found without a restart, and hidden from output from then on.
 func GitAuth(a config.Auth, mask *logger.Masker) git.Auth {
 	auth := git.Auth{Username: a.Username, SSHKeyFile: a.SSHKeyFile, KnownHostsFile: a.KnownHostsFile}
-	if a.Token.Empty() && a.TokenFile == "" {
-		return auth
+	if read := Token(a, mask); read != nil {
+		auth.Token = func(context.Context) (sentry.Secret, error) { return read() }
 	}
-	auth.Token = func() (sentry.Secret, error) {
+	return auth
+}
+
+// Token gives what reads the token of credentials as it is now, and hides it from output from then on; nil where they have
+// none.
+func Token(a config.Auth, mask *logger.Masker) func() (sentry.Secret, error) {
+	if a.Token.Empty() && a.TokenFile == "" {
+		return nil
+	}
+	return func() (sentry.Secret, error) {
 		secret, err := a.Secret()
 		mask.Add(secret)
 		return secret, err
 	}
-	return auth
 }

@@ -45,10 +45,10 @@ type appKey struct {
 	app App
 }
 
-// installation is one installation of a GitHub App. Whoever renews its token holds renewing; everybody else goes on with
-// the one there is, while it lasts.
+// installation is one installation of a GitHub App. Whoever renews its token has put something into renewing; everybody
+// else goes on with the token there is, while it lasts.
 type installation struct {
-	renewing sync.Mutex
+	renewing chan struct{} // of size one: who waits for it may give up
 
 	mu       sync.Mutex // guards what follows
 	token    sentry.Secret
@@ -68,7 +68,7 @@ func (a *apps) token(ctx context.Context, base *url.URL, app App, fresh sentry.S
 	a.mu.Lock()
 	in := a.known[key]
 	if in == nil {
-		in = &installation{}
+		in = &installation{renewing: make(chan struct{}, 1)}
 		a.known[key] = in
 	}
 	a.mu.Unlock()
@@ -80,13 +80,19 @@ func (a *apps) token(ctx context.Context, base *url.URL, app App, fresh sentry.S
 	case left > renewal:
 		return token, nil
 	case left > urgent:
-		if !in.renewing.TryLock() {
+		select {
+		case in.renewing <- struct{}{}:
+		default:
 			return token, nil
 		}
 	default:
-		in.renewing.Lock()
+		select {
+		case in.renewing <- struct{}{}:
+		case <-ctx.Done():
+			return sentry.Secret{}, sentry.Faultf(sentry.Transient, "waited for a token of the GitHub App %d: %w", app.ID, ctx.Err())
+		}
 	}
-	defer in.renewing.Unlock()
+	defer func() { <-in.renewing }()
 	// Somebody else may have done it while we waited.
 	if token, left, err = in.state(fresh); err != nil || left > renewal {
 		return token, err

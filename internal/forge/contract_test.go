@@ -37,6 +37,21 @@ var contract = []struct {
 		c.push(one, "main")
 		c.expect(one)
 	}},
+	{"who made a commit", func(c *trial) {
+		one := c.add("team/made", true)
+		commit := c.push(one, "main")
+		c.update()
+		made, err := c.forges.Commit(c.t.Context(), one, commit)
+		if err != nil || made.AuthorName == "" || !strings.Contains(made.AuthorEmail, "@") || strings.TrimSpace(made.Message) == "" || made.Time.IsZero() || made.Time.Location() != time.UTC {
+			c.t.Errorf("it is %+v, %v", made, err)
+		}
+		if made, err := c.forges.Commit(c.t.Context(), one, strings.Repeat("1", len(commit))); err == nil || sentry.AsFault(err).Kind != sentry.NotFound {
+			c.t.Errorf("of one that is not there: %+v, %v", made, err)
+		}
+		if _, err := c.forges.Commit(c.t.Context(), one, "main"); err == nil || sentry.AsFault(err).Kind != sentry.Invalid {
+			c.t.Errorf("of a branch: %v", err)
+		}
+	}},
 	{"who wants it fresh gets it at once", func(c *trial) {
 		one := c.add("team/hot", false)
 		c.push(one, "main")

@@ -35,6 +35,9 @@ type service interface {
 	// one asks a single repository over the API, where Git is refused or there is no ls-refs. It counts on the budget.
 	one(ctx context.Context, r *Repository) Answer
 
+	// commit tells who made a commit, where Git does not.
+	commit(ctx context.Context, r *Repository, commit string) (Commit, error)
+
 	// explain says how a repository is asked and what that costs, as one clause for `why`.
 	explain(r *Repository) string
 

@@ -3,6 +3,7 @@
 package git
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"net/http"
@@ -104,7 +105,7 @@ func TestRotatedToken(t *testing.T) {
 	repo := b.server.Repo(t, "qa.git")
 	commit := repo.Commit(t, "main", map[string]string{"a": "1"}, "first")
 	asked := 0
-	auth := Auth{Token: func() (sentry.Secret, error) {
+	auth := Auth{Token: func(context.Context) (sentry.Secret, error) {
 		if asked++; asked == 1 {
 			return sentry.NewSecret("old"), nil
 		}
@@ -135,7 +136,7 @@ func TestRotatedToken(t *testing.T) {
 		t.Errorf("%v after %d requests", err, b.server.Count())
 	}
 	boom := errors.New("no such file")
-	_, err = b.git.Heads(t.Context(), b.remote(repo.URL), Auth{Token: func() (sentry.Secret, error) { return sentry.Secret{}, boom }}, patterns(t, "main"))
+	_, err = b.git.Heads(t.Context(), b.remote(repo.URL), Auth{Token: func(context.Context) (sentry.Secret, error) { return sentry.Secret{}, boom }}, patterns(t, "main"))
 	if faultKind(t, err) != sentry.Unauthorized || !errors.Is(err, boom) {
 		t.Errorf("a token that cannot be read: %v", err)
 	}

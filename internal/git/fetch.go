@@ -55,7 +55,7 @@ func (g *Git) fetch(ctx context.Context, f fetching) error {
 		args = append(args, "--filter=tree:0")
 	}
 	args = append(args, "--end-of-options", g.address(f.remote), "+"+f.from+":"+f.to)
-	return withToken(f.auth, func(token sentry.Secret) error {
+	return withToken(ctx, f.auth, func(token sentry.Secret) error {
 		env, hide, err := g.credentials(f.remote, f.auth, token, v)
 		if err != nil {
 			return &sentry.Fault{Kind: sentry.Unauthorized, Err: err}

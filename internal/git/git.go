@@ -51,8 +51,8 @@ type Options struct {
 type Auth struct {
 	Username string
 	// Token gives the token; it may be nil. It is asked before each use, and once more when a server refuses what it
-	// gave: a token that was rotated meanwhile is found without a restart.
-	Token func() (sentry.Secret, error)
+	// gave: a token that was rotated meanwhile is found without a restart. It must not wait longer than ctx.
+	Token func(ctx context.Context) (sentry.Secret, error)
 	// SSHKeyFile and KnownHostsFile are for ssh. Without a key ssh uses the account's own keys and agent; without a file
 	// of known hosts it uses the account's. A host that is not known is refused.
 	SSHKeyFile     string
@@ -139,11 +139,11 @@ func (g *Git) Version(ctx context.Context) (Version, error) {
 
 // withToken calls ask with the current token, and again with a new one where the server refuses the first and a
 // different one is there by now.
-func withToken(a Auth, ask func(sentry.Secret) error) error {
+func withToken(ctx context.Context, a Auth, ask func(sentry.Secret) error) error {
 	if a.Token == nil {
 		return ask(sentry.Secret{})
 	}
-	token, err := a.Token()
+	token, err := a.Token(ctx)
 	if err != nil {
 		return unreadable(err)
 	}
@@ -151,7 +151,7 @@ func withToken(a Auth, ask func(sentry.Secret) error) error {
 	if err == nil || sentry.AsFault(err).Kind != sentry.Unauthorized {
 		return err
 	}
-	again, readErr := a.Token()
+	again, readErr := a.Token(ctx)
 	if readErr != nil || again == token {
 		return err
 	}

@@ -30,7 +30,7 @@ type Digest = gitwire.Digest
 // HeadsSince is Heads for a question that is put again and again, with the same patterns: now stands for the answer. Where
 // that is the answer that last stands for, found is nil: nothing has moved. It costs a fifth then.
 func (g *Git) HeadsSince(ctx context.Context, r sentry.Remote, a Auth, patterns []sentry.Pattern, last Digest) (found map[string]string, now Digest, err error) {
-	err = withToken(a, func(token sentry.Secret) error {
+	err = withToken(ctx, a, func(token sentry.Secret) error {
 		var refs []gitwire.Ref
 		if refs, now, err = g.refs(ctx, r, a, token, patterns, last); err != nil {
 			return err

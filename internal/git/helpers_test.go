@@ -171,8 +171,8 @@ func entries(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-func token(text string) func() (sentry.Secret, error) {
-	return func() (sentry.Secret, error) { return sentry.NewSecret(text), nil }
+func token(text string) func(context.Context) (sentry.Secret, error) {
+	return func(context.Context) (sentry.Secret, error) { return sentry.NewSecret(text), nil }
 }
 
 // syncBuffer is a buffer for several writers.

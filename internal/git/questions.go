@@ -76,10 +76,10 @@ func (s *Sources) ask(w Want, since time.Time) *inquiry {
 		i.question = s.put(about, w.Auth, since)
 		return i
 	}
-	s.background(func(context.Context) {
+	s.background(func(ctx context.Context) {
 		defer close(i.put)
 		var err error
-		if about.token, err = w.Auth.Token(); err != nil {
+		if about.token, err = w.Auth.Token(ctx); err != nil {
 			i.err = unreadable(err)
 			return
 		}

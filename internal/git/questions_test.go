@@ -191,7 +191,7 @@ func TestAskDoesNotWaitForAToken(t *testing.T) {
 	b.server.SetToken("bot", canary)
 	b.server.Forget()
 	ready := make(chan struct{})
-	want := Want{Remote: b.remote(repo.URL), Branch: "main", Since: time.Now(), Auth: Auth{Username: "bot", Token: func() (sentry.Secret, error) {
+	want := Want{Remote: b.remote(repo.URL), Branch: "main", Since: time.Now(), Auth: Auth{Username: "bot", Token: func(context.Context) (sentry.Secret, error) {
 		<-ready
 		return sentry.NewSecret(canary), nil
 	}}}
@@ -219,7 +219,7 @@ func TestATokenThatCannotBeHad(t *testing.T) {
 		sentry.Transient:    sentry.Faultf(sentry.Transient, "bad gateway"),
 		sentry.RateLimited:  &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: time.Minute, Err: errors.New("slow down")},
 	} {
-		auth := Auth{Token: func() (sentry.Secret, error) { return sentry.Secret{}, err }}
+		auth := Auth{Token: func(context.Context) (sentry.Secret, error) { return sentry.Secret{}, err }}
 		_, got := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main", Auth: auth}, b.nextDir(), nil)
 		_, heads := b.git.Heads(t.Context(), b.remote(repo.URL), auth, nil)
 		for _, got := range []error{got, heads} {

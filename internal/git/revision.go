@@ -95,17 +95,23 @@ const lastSecond = 253_402_300_799
 // askForCommit asks a server over HTTP.
 func (g *Git) askForCommit(ctx context.Context, r sentry.Remote, a Auth, commit string) (sentry.Revision, error) {
 	var revision sentry.Revision
-	err := withToken(a, func(token sentry.Secret) error {
+	err := withToken(ctx, a, func(token sentry.Secret) error {
 		c, err := g.wire.Commit(ctx, r, gitwire.Auth{Username: a.Username, Token: token}, commit)
 		if err != nil {
 			return err
 		}
-		// As git has it, the subject is the first paragraph.
-		subject, _, _ := strings.Cut(strings.TrimLeft(c.Message, "\n"), "\n\n")
-		revision = makeRevision(commit, c.AuthorName, c.AuthorEmail, subject, c.Time)
+		revision = NewRevision(commit, c)
 		return nil
 	})
 	return revision, err
+}
+
+// NewRevision makes what is kept of a commit out of what it says of itself: one line each, free of control characters and
+// not too long.
+func NewRevision(commit string, c gitwire.Commit) sentry.Revision {
+	// As git has it, the subject is the first paragraph.
+	subject, _, _ := strings.Cut(strings.TrimLeft(c.Message, "\n"), "\n\n")
+	return makeRevision(commit, c.AuthorName, c.AuthorEmail, subject, c.Time)
 }
 
 func makeRevision(commit, name, email, subject string, at time.Time) sentry.Revision {

@@ -368,6 +368,12 @@ func (g *EmulatedGitea) serveRepository(w http.ResponseWriter, r *http.Request, 
 			return
 		}
 		answerJSON(w, http.StatusOK, giteaBranchOf(ref{"refs/heads/" + branch, one.branches[branch]}))
+	case strings.HasPrefix(route, "GET git/commits/") && len(rest) == 3:
+		if !one.commits[rest[2]] {
+			g.notFound(w)
+			return
+		}
+		answerJSON(w, http.StatusOK, map[string]any{"sha": rest[2], "commit": map[string]any{"author": author(), "committer": author(), "message": commitMessage}})
 	case strings.HasPrefix(route, "GET commits/") && len(rest) == 3 && rest[2] == "status":
 		if !one.commits[rest[1]] {
 			g.notFound(w)

@@ -103,7 +103,7 @@ func (g *GitHub) serveUser(w http.ResponseWriter, token *githubToken, a *arrival
 // serveRepository answers what is asked of one repository.
 func (g *GitHub) serveRepository(w http.ResponseWriter, r *http.Request, token *githubToken, a *arrival, name string, rest []string) {
 	var one repository
-	found, code, moved := false, false, false
+	found, code, moved, has := false, false, false, false
 	g.look(func() {
 		at := g.find(name)
 		if at == nil {
@@ -117,6 +117,7 @@ func (g *GitHub) serveRepository(w http.ResponseWriter, r *http.Request, token *
 				one.branches[branch] = commit
 			}
 			one.commits = nil
+			has = len(rest) == 3 && at.commits[rest[2]]
 		}
 	})
 	switch {
@@ -170,6 +171,12 @@ func (g *GitHub) serveRepository(w http.ResponseWriter, r *http.Request, token *
 			return
 		}
 		g.conditional(w, r, token, a, map[string]any{"name": branch, "commit": map[string]any{"sha": commit}, "protected": false})
+	case rest[0] == "git" && len(rest) == 3 && rest[1] == "commits":
+		if !has {
+			g.notFound(w, a)
+			return
+		}
+		g.conditional(w, r, token, a, map[string]any{"sha": rest[2], "author": author(), "committer": author(), "message": commitMessage})
 	case rest[0] == "git" && len(rest) >= 3 && rest[1] == "matching-refs":
 		g.serveMatching(w, r, token, a, &one, strings.Join(rest[2:], "/"))
 	default:

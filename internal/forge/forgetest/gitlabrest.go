@@ -156,7 +156,10 @@ func (g *GitLab) serveProject(w http.ResponseWriter, r *http.Request, token *git
 			answerJSON(w, http.StatusNotFound, message("404 Commit Not Found"))
 			return
 		}
-		answerJSON(w, http.StatusOK, map[string]any{"id": rest[2], "title": "subject", "author_name": "Ada Author", "authored_date": "2024-05-06T07:08:09.000+00:00"})
+		answerJSON(w, http.StatusOK, map[string]any{
+			"id": rest[2], "title": "A subject", "message": commitMessage, "author_name": authorName, "author_email": authorEmail,
+			"authored_date": commitTime, "committed_date": commitTime,
+		})
 	case strings.HasPrefix(route, "GET repository/commits/") && len(rest) == 4 && rest[3] == "statuses":
 		g.listStatuses(w, r, &one, rest[2])
 	case strings.HasPrefix(route, "POST statuses/") && len(rest) == 2:

@@ -167,6 +167,19 @@ func (one *repository) move(branch, commit string) {
 	}
 }
 
+// What all commits say of themselves.
+const (
+	authorName    = "Ada Author"
+	authorEmail   = "ada@example.com"
+	commitMessage = "A subject\n\nand why.\n"
+	commitTime    = "2024-05-06T09:08:09+02:00"
+)
+
+// author is a signature of a commit as GitHub and Gitea tell it.
+func author() map[string]any {
+	return map[string]any{"name": authorName, "email": authorEmail, "date": commitTime}
+}
+
 // refs gives the branches of a repository in the order of their names, with the prefix that Git has for them.
 func (one *repository) refs() []ref {
 	refs := make([]ref, 0, len(one.branches))

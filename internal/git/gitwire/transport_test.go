@@ -459,8 +459,14 @@ func TestProxyByOrigin(t *testing.T) {
 		show  func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 		want  string
 	}{
-		{nobody, nil, ""}, {trusted, nil, "200 "}, {nobody, nil, ""}, {trusted, nil, "200 "},
-		{trusted, seven, "200 7"}, {trusted, eight, "200 8"}, {trusted, nil, "200 "}, {nobody, eight, ""},
+		{nobody, nil, ""},
+		{trusted, nil, "200 "},
+		{nobody, nil, ""},
+		{trusted, nil, "200 "},
+		{trusted, seven, "200 7"},
+		{trusted, eight, "200 8"},
+		{trusted, nil, "200 "},
+		{nobody, eight, ""},
 	} {
 		now = tls.Config{RootCAs: c.trust, GetClientCertificate: c.show}
 		if got, err := get(t, over, h.URL, "question"); got != c.want || (err != nil) != (c.want == "") {
