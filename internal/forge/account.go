@@ -40,9 +40,10 @@ type account struct {
 	base    *url.URL // of the API, without a slash at its end; nil for Git
 	origin  string   // of the API, or of the Git server
 	service service  // nil where only the Git protocol is known
-	budget  *budget  // nil for Git
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
-	used    atomic.Int64 // when a request was sent last, in Unix seconds
+	// spending has the budget; nil for Git.
+	spending atomic.Pointer[spending]
+	used     atomic.Int64 // when a request was sent last, in Unix seconds
 
 	mu      sync.Mutex // guards what follows
 	auth    Auth
@@ -93,7 +94,7 @@ func (f *Forges) open(key accountKey, base *url.URL, auth Auth) *account {
 	default:
 		return a
 	}
-	a.budget = newBudget(r, f.o.Network.host(a.origin))
+	f.shares.begin(a, newBudget(r, f.o.Network.host(a.origin)))
 	a.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name: a.origin, Timeout: brokenTime,
 		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakAfter },
@@ -121,7 +122,7 @@ func (a *account) batches() (batch int, sweep bool) {
 
 // silent reports whether the API is not asked for the moment: it does not answer, or has nothing left for us.
 func (a *account) silent() bool {
-	return a.breaker.State() == gobreaker.StateOpen || a.budget.shut()
+	return a.breaker.State() == gobreaker.StateOpen || a.budget().shut()
 }
 
 // trouble says why.
@@ -129,7 +130,7 @@ func (a *account) trouble() string {
 	if a.breaker.State() == gobreaker.StateOpen {
 		return hostOf(a.origin) + " has not answered its API several times"
 	}
-	for _, s := range a.budget.states("", "") {
+	for _, s := range a.budget().states("", "") {
 		if s.Reason != "" {
 			return s.Reason
 		}

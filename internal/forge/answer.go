@@ -37,16 +37,31 @@ func (f *Forges) Budgets() []BudgetState {
 		return cmp.Or(cmp.Compare(a.origin, b.origin), cmp.Compare(a.key, b.key), cmp.Compare(a.kind, b.kind))
 	})
 	var all []BudgetState
+	listed := map[*budget]bool{}
 	for _, a := range accounts {
-		if a.budget != nil {
-			states := a.budget.states(hostOf(a.origin), a.key)
-			for i := range states {
-				states[i].EndsAt = a.endsAt()
-			}
-			all = append(all, states...)
+		b := a.budget()
+		if b == nil || listed[b] {
+			continue
 		}
+		listed[b] = true
+		states := b.states(hostOf(a.origin), namesOf(accounts, b))
+		for i := range states {
+			states[i].EndsAt = a.endsAt()
+		}
+		all = append(all, states...)
 	}
 	return all
+}
+
+// namesOf names the credentials that spend of a budget: several where they are the same token.
+func namesOf(accounts []*account, b *budget) string {
+	var names []string
+	for _, a := range accounts {
+		if a.budget() == b {
+			names = append(names, a.key)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // Explain tells why a repository is asked the way it is, and where it is by now.

@@ -50,6 +50,8 @@ type budget struct {
 	took    []taken       // in the last minute
 	usual   time.Duration // what a request takes
 	timer   *time.Timer
+
+	users int // accounts that spend of it; guarded by shares.mu
 }
 
 // taken is how long a request took.
@@ -311,7 +313,7 @@ func (b *budget) grant(w *waiter, now time.Time) {
 	p := b.purse(w.purse, now)
 	p.take(now)
 	if b.perMinute[w.purse] > 0 {
-		p.spent = append(p.spent, spending{now, b.points(w)})
+		p.spent = append(p.spent, spent{now, b.points(w)})
 	}
 	if b.own != nil {
 		b.own.take(now)

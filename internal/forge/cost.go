@@ -3,6 +3,8 @@ package forge
 import (
 	"math"
 	"time"
+
+	"sentry/internal/sentry"
 )
 
 // CostOf is what one credential will be used for.
@@ -23,10 +25,11 @@ type CostOf struct {
 var costs = map[Kind]func([]*Repository) CostOf{GitHub: githubCost, GitLab: gitlabCost, Gitea: giteaCost}
 
 // Cost estimates what repositories will cost an hour while nothing happens, one entry for each credential at an API, in
-// the order in which they are configured. It makes no request.
+// the order in which they are configured: the same token in two places is one. It makes no request.
 func Cost(repositories []*Repository) []CostOf {
 	var order []accountKey
 	members := map[accountKey][]*Repository{}
+	same := sameTokens{}
 	for _, r := range repositories {
 		base, err := apiBase(r)
 		if err != nil {
@@ -35,6 +38,8 @@ func Cost(repositories []*Repository) []CostOf {
 		key := keyOf(r, base)
 		if base == nil { // Git servers have no budget that would differ by credential
 			key.key = ""
+		} else {
+			key = same.first(key, r.Auth)
 		}
 		if members[key] == nil {
 			order = append(order, key)
@@ -55,6 +60,42 @@ func Cost(repositories []*Repository) []CostOf {
 		all = append(all, c)
 	}
 	return all
+}
+
+// sameTokens finds credentials that are the same token, as far as it can be read.
+type sameTokens struct {
+	read  map[accountKey]accountKey // those that were looked at, and the first that is the same
+	known map[sameToken]accountKey
+}
+
+type sameToken struct {
+	kind  Kind
+	api   string
+	token sentry.Secret
+}
+
+// first gives the first account with the same token as that of key, which may be itself.
+func (s *sameTokens) first(key accountKey, auth Auth) accountKey {
+	if auth.Token == nil || auth.App != nil {
+		return key
+	}
+	if first, ok := s.read[key]; ok {
+		return first
+	}
+	if s.read == nil {
+		s.read, s.known = map[accountKey]accountKey{}, map[sameToken]accountKey{}
+	}
+	first := key
+	if token, err := auth.Token(); err == nil && !token.Empty() {
+		at := sameToken{key.kind, key.api, token}
+		if other, ok := s.known[at]; ok {
+			first = other
+		} else {
+			s.known[at] = key
+		}
+	}
+	s.read[key] = first
+	return first
 }
 
 // gitCost is what it costs to ask repositories one by one over Git.

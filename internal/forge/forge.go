@@ -141,6 +141,8 @@ type Forges struct {
 	o    Options
 	log  *slog.Logger
 	apps *apps
+	// shares has the budgets.
+	shares *shares
 
 	mu       sync.RWMutex // guards what follows; Update replaces it as a whole
 	accounts map[accountKey]*account
@@ -159,7 +161,7 @@ func New(o Options) *Forges {
 	if o.Network == nil {
 		o.Network = NewNetwork(NetworkOptions{Log: o.Log})
 	}
-	f := &Forges{o: o, log: o.Log, apps: newApps(o.Network), accounts: map[accountKey]*account{}, places: map[*Repository]*place{}, paces: map[string]*rate.Limiter{}, outs: map[string]out{}, updated: make(chan struct{}, 1)}
+	f := &Forges{o: o, log: o.Log, apps: newApps(o.Network), shares: newShares(), accounts: map[accountKey]*account{}, places: map[*Repository]*place{}, paces: map[string]*rate.Limiter{}, outs: map[string]out{}, updated: make(chan struct{}, 1)}
 	if o.Register != nil {
 		o.Register.MustRegister(gauges{f})
 	}

@@ -213,6 +213,7 @@ func TestCost(t *testing.T) {
 		for i := range n {
 			r := repository(t, fmt.Sprintf("%s/o/r%d", address, i), kind)
 			r.Auth.Key, r.Interval = key, interval
+			r.Auth.Token = func() (sentry.Secret, error) { return sentry.NewSecret("token " + key), nil }
 			if key == "" {
 				r.Auth = forge.Auth{}
 			}

@@ -245,7 +245,7 @@ func (g *gitHub) ask(ctx context.Context, items []*item) error {
 		return err
 	case outcome == limited:
 		if err == nil {
-			wait := g.a.budget.exceeded(graphqlPurse, retryOf(r), "it asked for a pause: "+said.text())
+			wait := g.a.budget().exceeded(graphqlPurse, retryOf(r), "it asked for a pause: "+said.text())
 			err = &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: fmt.Errorf("%s says %q", hostOf(g.a.origin), said.text())}
 		}
 		return err

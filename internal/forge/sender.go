@@ -107,7 +107,7 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 	if err != nil {
 		return nil, &sentry.Fault{Kind: sentry.Transient, RetryAfter: 0, Err: &unavailable{host: hostOf(a.origin)}}
 	}
-	turn, err := a.budget.wait(req.Context(), s.purse, s.class, writes(req, s.purse), req.URL.Path, s.patience)
+	turn, err := a.forges.shares.of(a, token).wait(req.Context(), s.purse, s.class, writes(req, s.purse), req.URL.Path, s.patience)
 	if err != nil {
 		done(errSaysNothing)
 		return nil, err

@@ -13,7 +13,7 @@ import (
 
 // oneServer reports whether what the API says of being asked later holds for Git at an origin as well.
 func (a *account) oneServer(origin string) bool {
-	return a.budget != nil && a.origin == origin && a.kind != GitHub
+	return a.budget() != nil && a.origin == origin && a.kind != GitHub
 }
 
 // out is a Git server that wants to be left alone.
@@ -35,7 +35,7 @@ func (f *Forges) keepOut(r *Repository, fault *sentry.Fault) {
 	}
 	origin := r.Remote.Origin()
 	if p := f.place(r); p != nil && p.account.oneServer(origin) {
-		p.account.budget.closeFor(wait, fault.Err.Error())
+		p.account.budget().closeFor(wait, fault.Err.Error())
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -51,7 +51,7 @@ func (f *Forges) silence(r *Repository) error {
 		return err
 	}
 	if p := f.place(r); p != nil && p.account.oneServer(origin) {
-		if wait, why := p.account.budget.hushed(); wait > 0 {
+		if wait, why := p.account.budget().hushed(); wait > 0 {
 			return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: fmt.Errorf("not asked: %s", why)}
 		}
 	}

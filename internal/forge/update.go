@@ -30,12 +30,12 @@ func (f *Forges) Update(repositories []*Repository) {
 		a.mu.Unlock()
 		if a.service != nil {
 			a.service.update(all)
-			a.budget.configure(f.o.Network.host(a.origin))
+			a.budget().configure(f.o.Network.host(a.origin))
 		}
 	}
 	for key, a := range f.accounts {
 		// What a forge has said to a credential holds for as long as it said, whatever is configured.
-		if accounts[key] == nil && a.budget != nil && a.recent() {
+		if accounts[key] == nil && a.budget() != nil && a.recent() {
 			a.mu.Lock()
 			a.members = 0
 			a.mu.Unlock()
@@ -46,6 +46,9 @@ func (f *Forges) Update(repositories []*Repository) {
 			a.mu.Lock()
 			a.members = 0 // nobody needs another token for it
 			a.mu.Unlock()
+			if a.budget() != nil {
+				f.shares.end(a)
+			}
 		}
 	}
 	f.accounts, f.places = accounts, places

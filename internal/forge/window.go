@@ -13,10 +13,10 @@ type window struct {
 	used      int       // by us, since the window began
 	tokens    float64   // what may be spent at once
 	filled    time.Time // when tokens was right
-	spent     []spending
+	spent     []spent
 }
 
-type spending struct {
+type spent struct {
 	at     time.Time
 	points int
 }
