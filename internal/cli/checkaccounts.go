@@ -19,33 +19,54 @@ import (
 type account struct {
 	host, credential string
 	example          *config.Repository
-	reports          *config.Group // one whose verdicts go to the example's commits; nil where none do
+	side             sentry.Target // which repository of the example
+	reports          *config.Group // one whose verdicts go to its commits; nil where none do
+	again            bool          // the credential itself is told of with another account
 }
 
 // accounts gives the credentials that a configuration uses at APIs, in its order. The example is a repository that gets
-// statuses, where there is one: whether they can be written is worth knowing then.
+// statuses, where there is one: whether they can be written is worth knowing then. For those of QA repositories nothing
+// else is.
 func accounts(cfg *config.Config, inquiry *daemon.Inquiry) []*account {
-	type identity struct{ host, credential string }
+	type identity struct {
+		host, credential string
+		side             sentry.Target
+	}
 	var list []*account
 	index := map[identity]*account{}
 	for i := range cfg.Repositories {
 		r := &cfg.Repositories[i]
-		host, credential, ok := inquiry.Account(r)
-		if !ok {
-			continue
-		}
-		id := identity{host, credential}
-		if index[id] == nil {
-			index[id] = &account{host: host, credential: credential, example: r}
-			list = append(list, index[id])
-		}
-		if a := index[id]; a.reports == nil && credential != "" {
-			if g, ok := cfg.Group(r.Group); ok && g.Report != "off" && g.ReportTo != "qa" {
-				a.example, a.reports = r, g
+		group, known := cfg.Group(r.Group)
+		for _, side := range []sentry.Target{sentry.Upstream, sentry.QA} {
+			reports := known && group.Report != "off" && (group.ReportTo == string(side) || group.ReportTo == "both")
+			host, credential, ok := inquiry.Account(r, side)
+			if !ok || side == sentry.QA && !reports {
+				continue
+			}
+			id := identity{host, credential, side}
+			if index[id] == nil {
+				index[id] = &account{host: host, credential: credential, example: r, side: side}
+				list = append(list, index[id])
+			}
+			if a := index[id]; a.reports == nil && reports && (credential != "" || side == sentry.QA) {
+				a.example, a.reports = r, group
 			}
 		}
 	}
+	for id, a := range index {
+		a.again = id.side == sentry.QA && index[identity{id.host, id.credential, sentry.Upstream}] != nil
+	}
 	return list
+}
+
+// remote tells of the repository that stands for those of the account, with how messages name it.
+func (a *account) remote() (remote sentry.Remote, auth config.Auth, kind forge.Kind, name string) {
+	if a.side == sentry.QA {
+		d := &a.example.Deploy
+		return d.Remote, d.Auth, forge.Kind(d.Type), "the QA repository of " + a.example.Name
+	}
+	m := &a.example.Monitor
+	return m.Remote, m.Auth, forge.Kind(m.Type), a.example.Name
 }
 
 // checkAccounts asks each forge about each credential, some at a time.
@@ -58,7 +79,7 @@ func checkAccounts(ctx context.Context, cfg *config.Config, inquiry *daemon.Inqu
 		group.Go(func() error {
 			limited, cancel := context.WithTimeout(ctx, checkTimeout)
 			defer cancel()
-			access, err := inquiry.Access(limited, a.example)
+			access, err := inquiry.Access(limited, a.example, a.side)
 			found[i] = a.judge(access, err, time.Now())
 			return nil
 		})
@@ -80,9 +101,10 @@ func (a *account) judge(access forge.Access, err error, now time.Time) []finding
 	if name == "" {
 		name = "no credential"
 	}
+	remote, auth, kind, what := a.remote()
 	if err != nil {
 		fault := sentry.AsFault(err)
-		f := finding{Status: checkFail, Subject: a.host, Message: fmt.Sprintf("%s: %v", name, err), Fix: mend(fault, a.example.Monitor.Remote, a.example.Monitor.Auth)}
+		f := finding{Status: checkFail, Subject: a.host, Message: fmt.Sprintf("%s: %v", name, err), Fix: mend(fault, remote, auth)}
 		if fault.Kind == sentry.NotFound || fault.Kind == sentry.Unauthorized { // the forge says what to do
 			f.Fix = ""
 		}
@@ -115,18 +137,31 @@ func (a *account) judge(access forge.Access, err error, now time.Time) []finding
 	if len(told) == 0 {
 		tell("accepted")
 	}
-	found := []finding{{checkOK, a.host, name + ": " + strings.Join(told, "; "), ""}}
+	var found []finding
+	if !a.again {
+		found = append(found, finding{checkOK, a.host, name + ": " + strings.Join(told, "; "), ""})
+	} else {
+		access.Problems = nil
+	}
 	for _, problem := range access.Problems {
 		message, fix, _ := strings.Cut(problem, ": ")
 		found = append(found, finding{checkWarn, a.host, name + ": " + message, fix})
 	}
 	if a.reports != nil && !access.CanReport {
 		found = append(found, finding{
-			checkWarn, a.host, fmt.Sprintf("%s: cannot write statuses on commits of %s", name, a.example.Name),
-			fmt.Sprintf("%s; or say report: off, or report_to: qa, for group %s", writes(forge.Kind(a.example.Monitor.Type)), a.reports.Name),
+			checkWarn, a.host, fmt.Sprintf("%s: cannot write statuses on commits of %s", name, what),
+			fmt.Sprintf("%s; or say report: off, or report_to: %s, for group %s", writes(kind), other(a.side), a.reports.Name),
 		})
 	}
 	return found
+}
+
+// other is where verdicts may go instead.
+func other(side sentry.Target) sentry.Target {
+	if side == sentry.QA {
+		return sentry.Upstream
+	}
+	return sentry.QA
 }
 
 // writes says which right a credential needs to write statuses.

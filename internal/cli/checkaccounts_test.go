@@ -16,6 +16,9 @@ func TestJudgingCredentials(t *testing.T) {
 	example := &config.Repository{Name: "shop", Monitor: config.Monitor{Type: "gitlab"}}
 	readOnly := &account{host: "gitlab.com", credential: "token_file /run/x", example: example}
 	reporting := &account{host: "gitlab.com", credential: "token_file /run/x", example: example, reports: group}
+	tests := &account{host: "gitlab.com", credential: "token_file /run/x", example: &config.Repository{Name: "shop", Deploy: config.Deploy{Type: "gitea"}}, side: sentry.QA, reports: group}
+	again := *tests
+	again.again = true
 	anonymous := &account{host: "gitlab.com", example: example}
 	for name, c := range map[string]struct {
 		account *account
@@ -41,7 +44,15 @@ func TestJudgingCredentials(t *testing.T) {
 				{checkWarn, "gitlab.com", "token_file /run/x: cannot write statuses on commits of shop", "give the token the scope api, and its user at least the role Developer; or say report: off, or report_to: qa, for group web"},
 			},
 		},
-		"no credential": {anonymous, forge.Access{Limit: 500, Remaining: 499}, nil, []finding{{checkOK, "gitlab.com", "no credential: 499 of 500 requests left", ""}}},
+		"of a QA repository": {tests, forge.Access{User: "robot", CanReport: true}, nil, []finding{{checkOK, "gitlab.com", "token_file /run/x: of robot; may write statuses", ""}}},
+		"of a QA repository, without the right": {
+			&again,
+			forge.Access{User: "robot", Problems: []string{"the token ends: make a new one"}},
+			nil,
+			[]finding{{checkWarn, "gitlab.com", "token_file /run/x: cannot write statuses on commits of the QA repository of shop", "give the token the scope write:repository, and its user the right to push; or say report: off, or report_to: upstream, for group web"}},
+		},
+		"of a QA repository, told of before": {&again, forge.Access{User: "robot", CanReport: true}, nil, nil},
+		"no credential":                      {anonymous, forge.Access{Limit: 500, Remaining: 499}, nil, []finding{{checkOK, "gitlab.com", "no credential: 499 of 500 requests left", ""}}},
 		"refused": {
 			readOnly,
 			forge.Access{},

@@ -32,6 +32,7 @@ type Inquiry struct {
 	asker   *asker
 	git     *git.Git
 	network *forge.Network
+	tests   map[string]*forge.Repository // those of QA, by the names of the entries
 }
 
 // NewInquiry makes an Inquiry for a configuration. git may keep files in folder. The caller calls Close.
@@ -47,6 +48,7 @@ func NewInquiry(cfg *config.Config, folder string, mask *logger.Masker, log *slo
 	}
 	q.asker = newAsker(q.git, mask, forge.Options{Network: q.network, Log: log})
 	q.asker.update(cfg)
+	q.tests = q.asker.meetTests(cfg)
 	return q, nil
 }
 
@@ -76,23 +78,34 @@ func (q *Inquiry) Diagnose(ctx context.Context, r *config.Repository, err error)
 	return err
 }
 
-// Account tells at which host and with which credential a watched repository is asked over an API; repositories with the
-// same answer share what is allowed there. It reports false where there is no API.
-func (q *Inquiry) Account(r *config.Repository) (host, credential string, ok bool) {
-	x := q.asker.lookup(r)
+// Account tells at which host and with which credential one of the two repositories of an entry is asked over an API;
+// repositories with the same answer share what is allowed there. It reports false where there is no API.
+func (q *Inquiry) Account(r *config.Repository, side sentry.Target) (host, credential string, ok bool) {
+	x := q.repository(r, side)
 	if x == nil || x.Kind == forge.Git || x.Remote.Scheme() == "file" {
 		return "", "", false
 	}
 	return x.Remote.Host(), x.Auth.Key, true
 }
 
-// Access tells what the credential of a watched repository may do, and what is left of it.
-func (q *Inquiry) Access(ctx context.Context, r *config.Repository) (forge.Access, error) {
-	x := q.asker.lookup(r)
+// Access tells what the credential of one of the two repositories of an entry may do there, and what is left of it.
+func (q *Inquiry) Access(ctx context.Context, r *config.Repository, side sentry.Target) (forge.Access, error) {
+	x := q.repository(r, side)
 	if x == nil {
 		return forge.Access{}, errors.New("it is not in the configuration")
 	}
-	return q.asker.forges.Access(ctx, x.Repository)
+	return q.asker.forges.Access(ctx, x)
+}
+
+// repository gives what the forges know one of the two repositories of an entry as; nil where there is none.
+func (q *Inquiry) repository(r *config.Repository, side sentry.Target) *forge.Repository {
+	if side == sentry.QA {
+		return q.tests[r.Name]
+	}
+	if x := q.asker.lookup(r); x != nil {
+		return x.Repository
+	}
+	return nil
 }
 
 // Cluster gives the cluster that a configuration means. Nothing is asked of it yet. Errors: those of kube.Connect.
