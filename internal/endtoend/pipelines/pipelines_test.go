@@ -51,8 +51,8 @@ func TestVerdicts(t *testing.T) {
 			t.Fatalf("%s ended as %s (%s), with %d pipeline runs", name, d.Status, d.Reason, len(d.PipelineRuns))
 		}
 		all = append(all, d.PipelineRuns...)
-		if last := d.Steps[len(d.Steps)-1]; last.Kind != sentry.StepTrack || last.Status != want {
-			t.Errorf("the last step of %s is %+v", name, last)
+		if !slices.ContainsFunc(d.Steps, func(s sentry.Step) bool { return s.Name == "track" && s.Status == want }) {
+			t.Errorf("the steps of %s are %+v", name, d.Steps)
 		}
 		if !strings.HasPrefix(d.PipelineRuns[0].Name, name+"-") {
 			t.Errorf("%s has created %s", name, d.PipelineRuns[0].Name)
