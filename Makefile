@@ -47,7 +47,7 @@ cluster-down: ## ends that Kubernetes, and removes every trace of it
 KUBE_PACKAGES ?= ./internal/kube/... ./internal/endtoend/pipelines ./helm
 .PHONY: test-kube
 test-kube: ## everything about Kubernetes and Tekton, with a cluster that was started for it, or is up, or KUBECONFIG names
-	SENTRY_NEED_KUBE=1 ./components/cluster/with $(TOOL) gotestsum --format pkgname -- $(RACE) -p 1 -count 1 -timeout 40m $(KUBE_PACKAGES)
+	SENTRY_NEED_KUBE=1 ./components/cluster/with $(TOOL) gotestsum --format pkgname -- $(RACE) -p 1 -count 1 -timeout 20m $(KUBE_PACKAGES)
 
 .PHONY: crash-kube
 crash-kube: ## kill -9 at 200 random moments between the creation of pipeline runs and the verdict, in that cluster
