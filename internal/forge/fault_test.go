@@ -69,6 +69,8 @@ var faults = []struct {
 	{name: "502 with a web page", put: answered(says(502, "text/html", "<html><body><h1>502 Bad Gateway</h1></body></html>"))},
 	{name: "503", put: answered(says(503, "text/plain", "Service Unavailable"))},
 	{name: "503 with Retry-After", put: answered(refused(503, "", 20*time.Second)), after: 20 * time.Second},
+	{name: "403 for one repository", put: forbiddenOne},
+	{name: "the default branch is renamed, and back", put: renamedDefault},
 	{name: "504", put: answered(says(504, "text/html", "<html>Gateway Time-out</html>"))},
 	{name: "a login page", put: answered(says(200, "text/html", "<html><body>Please sign in</body></html>"))},
 	{name: "429 with Retry-After", put: answered(refused(429, "Retry later", 45*time.Second)), after: 45 * time.Second},
@@ -365,6 +367,52 @@ func (w *world) replicas(out http.ResponseWriter, r *http.Request, next http.Han
 		}
 		return sha
 	})(out, r, next)
+}
+
+// forbiddenOne refuses one repository, whoever asks and by whichever door. That is no word about the token.
+func forbiddenOne(w *world) func() {
+	name := w.names[w.random.IntN(len(w.names))]
+	w.lab.Fail(func(out http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.Contains(r.URL.Path, name) {
+			answerText(out, http.StatusForbidden, "Forbidden")
+			return
+		}
+		w.replicas(out, r, next)
+	})
+	return func() {
+		for _, one := range w.all {
+			if w.forges.Refused(one) {
+				w.t.Errorf("%s is refused, and the token is blamed by %s", name, one.Name)
+			}
+		}
+		w.healed()
+	}
+}
+
+// renamedDefault gives the default branch of a repository another name, which nobody watches: the branch that is watched is
+// gone, until it has its name again.
+func renamedDefault(w *world) func() {
+	name := w.names[w.random.IntN(len(w.names))]
+	watch := sentry.Watch{Repository: name, Branch: "main"}
+	move := func(to string) {
+		w.made[watch] = append(w.made[watch], to)
+		w.calm[watch], w.moved = false, time.Now()
+	}
+	commit := w.lab.Head(name, "main")
+	if commit == "" {
+		commit = w.lab.Push(name, "main")
+		move(commit)
+	}
+	w.lab.Set(name, "trunk", commit)
+	w.lab.Delete(name, "main")
+	move("")
+	return func() {
+		w.lab.Delete(name, "trunk")
+		if w.lab.Head(name, "main") == "" { // nobody has made another one meanwhile
+			w.lab.Set(name, "main", commit)
+			move(commit)
+		}
+	}
 }
 
 // skew sets the clock of the forge: that of its answers, and of what it says about its budget.

@@ -278,7 +278,7 @@ func (g *GitLab) listStatuses(w http.ResponseWriter, r *http.Request, one *repos
 	answerJSON(w, http.StatusOK, latest)
 }
 
-var sha40 = regexp.MustCompile(`^[0-9a-f]{40}$`)
+var wholeID = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 
 // setStatus makes or changes a status (docs.gitlab.com/api/commits: "Set commit pipeline status"): one that is pending or
 // running is changed, and may not be changed to what it is already; otherwise there is a new one. It takes the role of a
@@ -307,7 +307,7 @@ func (g *GitLab) setStatus(w http.ResponseWriter, r *http.Request, token *gitlab
 	case !slices.Contains([]string{"pending", "running", "success", "failed", "canceled", "skipped"}, in.State):
 		answerJSON(w, http.StatusBadRequest, map[string]string{"error": "state does not have a valid value"})
 		return
-	case !sha40.MatchString(sha), !one.commits[sha]:
+	case !wholeID.MatchString(sha), !one.commits[sha]:
 		answerJSON(w, http.StatusNotFound, message("404 Commit Not Found"))
 		return
 	case utf8.RuneCountInString(in.Description) > 255:

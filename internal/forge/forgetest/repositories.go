@@ -2,6 +2,7 @@ package forgetest
 
 import (
 	"crypto/sha1"
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
@@ -33,6 +34,7 @@ type repository struct {
 	commits  map[string]bool // all that it has, or ever had
 	updated  time.Time       // when a branch was last moved
 	moves    []time.Time     // when it was made, and then all these moments
+	modern   bool            // its commits have names by SHA-256
 }
 
 func newRepositories(t testing.TB, base string) *repositories {
@@ -75,9 +77,21 @@ func (r *repositories) Repository(name string, private bool) (remote string) {
 // commit makes one that no other repository has. The caller holds r.mu.
 func (r *repositories) commit(one *repository) string {
 	r.count++
-	id := fmt.Sprintf("%x", sha1.Sum(fmt.Appendf(nil, "%s %d", one.name, r.count)))
+	text := fmt.Appendf(nil, "%s %d", one.name, r.count)
+	id := fmt.Sprintf("%x", sha1.Sum(text))
+	if one.modern {
+		id = fmt.Sprintf("%x", sha256.Sum256(text))
+	}
 	one.commits[id] = true
 	return id
+}
+
+// Modern gives the commits that a repository gets from now on names by SHA-256. It must have none yet.
+func (r *repositories) Modern(name string) {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.must(name).modern = true
 }
 
 // Push gives a branch a new commit, and makes the branch where there is none.

@@ -34,7 +34,7 @@ func serveGit(w http.ResponseWriter, r *http.Request, refs []ref) {
 		var out bytes.Buffer
 		packet(&out, "# service=git-upload-pack\n")
 		out.WriteString("0000")
-		for _, line := range []string{"version 2\n", "agent=git/2.47.0\n", "ls-refs=unborn\n", "fetch=shallow wait-for-done filter\n", "server-option\n", "object-format=sha1\n"} {
+		for _, line := range []string{"version 2\n", "agent=git/2.47.0\n", "ls-refs=unborn\n", "fetch=shallow wait-for-done filter\n", "server-option\n", "object-format=" + formatOf(refs) + "\n"} {
 			packet(&out, line)
 		}
 		out.WriteString("0000")
@@ -65,6 +65,14 @@ func serveGit(w http.ResponseWriter, r *http.Request, refs []ref) {
 	out.WriteString("0000")
 	w.Header().Set("Content-Type", resultType)
 	_, _ = w.Write(out.Bytes())
+}
+
+// formatOf tells how the commits of refs are named; of none, as most are.
+func formatOf(refs []ref) string {
+	if len(refs) > 0 && len(refs[0].commit) == 64 {
+		return "sha256"
+	}
+	return "sha1"
 }
 
 // packet writes a line with its length before it.
