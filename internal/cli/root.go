@@ -84,7 +84,7 @@ Exit codes: 0 ok, 1 the rollout or a check failed, 2 wrong usage or configuratio
 			root.AddCommand(verb)
 		}
 	}
-	root.AddCommand(newVersion(a))
+	root.AddCommand(newVersion(a), newRunner(a))
 	return root
 }
 

@@ -2,6 +2,7 @@ package command
 
 import (
 	"fmt"
+	"io"
 	"time"
 
 	"sentry/internal/logger"
@@ -27,6 +28,8 @@ type Spec struct {
 	Log string
 	// Output is an open log to use instead of Log: several tries of one step share it. It is not closed.
 	Output *StepLog
+	// Copy gets what goes into the log, before the log bounds it; nil for nobody. The command waits for it.
+	Copy io.Writer
 	// Mask hides secrets in what is printed; nil hides nothing.
 	Mask *logger.Masker
 	// Timeout is how long the command may run, 0 for ever.

@@ -46,6 +46,9 @@ func openOutput(s Spec) (*output, error) {
 	if o.log != nil {
 		sink, o.before = o.log, o.log.Dropped()
 	}
+	if s.Copy != nil {
+		sink = io.MultiWriter(s.Copy, sink)
+	}
 	o.mask = s.Mask.Writer(sink)
 	var err error
 	if o.read, o.write, err = os.Pipe(); err != nil {

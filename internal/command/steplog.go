@@ -111,6 +111,16 @@ func (l *StepLog) writeTail(p []byte) (int, error) {
 	return l.ring.Write(p)
 }
 
+// Skip tells that the next n bytes of what is logged never came. The line between head and tail counts them.
+func (l *StepLog) Skip(n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n > 0 {
+		l.lost += n
+		l.broken = true
+	}
+}
+
 // Dropped is how many bytes would be missing from the log if it were closed now.
 func (l *StepLog) Dropped() int64 {
 	l.mu.Lock()

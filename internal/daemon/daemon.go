@@ -138,6 +138,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	local := &deploy.Local{
 		Root: workspaces, LogsDir: d.logsDir, Commands: &d.runner, Auth: d.asker.testAuth, Mask: o.Mask, Log: d.log,
 		Clusters: d.cluster, Instance: d.store.Instance(),
+		Certificates: func(origin string) (string, string, string) { return certificates(d.config.Load(), origin) },
 	}
 	if err := local.Sweep(); err != nil {
 		// A command may have left files of another user. They are in nobody's way: workspaces have names of their own.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,6 +48,8 @@ func (a *attempt) carryOut(ctx context.Context) Outcome {
 		return a.endRuns(ctx, verdict, "the verdict was reached when Sentry ended")
 	case a.job.Resume:
 		return a.track(ctx, "")
+	case a.job.Adopt:
+		return a.seeOut(ctx, a.place.perform(ctx, a))
 	}
 	if outcome := a.clearEarlier(ctx); outcome.Status != sentry.Succeeded {
 		return outcome
@@ -142,6 +145,20 @@ func (a *attempt) logPath(step *sentry.Step) string {
 	return filepath.Join(a.LogsDir, filepath.FromSlash(step.Log))
 }
 
+// copyLog opens what gets a copy of the log of a step.
+func (a *attempt) copyLog(step *sentry.Step) io.WriteCloser {
+	if a.CopyLog == nil {
+		return nowhere{}
+	}
+	return a.CopyLog(path.Base(step.Log))
+}
+
+// nowhere is a copy that nobody wants.
+type nowhere struct{}
+
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) Close() error                { return nil }
+
 // end ends the step with an outcome. It is saved with the next save: either that of the next step's beginning, or
 // that of the deployment's end. A crash between repeats the attempt, which it would do anyway.
 func (a *attempt) end(step *sentry.Step, o Outcome) Outcome {
@@ -199,7 +216,9 @@ func (a *attempt) tree(ctx context.Context, step *sentry.Step) Outcome {
 		return a.end(step, Outcome{sentry.Failed, fmt.Sprintf("cannot write the log: %v", err)})
 	}
 	defer file.Close()
-	progress := a.Mask.Writer(file)
+	also := a.copyLog(step)
+	defer also.Close()
+	progress := a.Mask.Writer(io.MultiWriter(also, file))
 	defer progress.Flush()
 
 	opened := a.opening()
@@ -295,12 +314,15 @@ func (a *attempt) try(ctx context.Context, step *sentry.Step, c config.Command, 
 	if err := os.MkdirAll(a.logs(), 0o700); err != nil {
 		return Outcome{sentry.Failed, fmt.Sprintf("cannot write the log: %v", err)}, true
 	}
+	also := a.copyLog(step)
+	defer also.Close()
 	result := a.Commands.Run(ctx, command.Spec{
 		Script:   c.Run,
 		Dir:      a.source(),
 		Env:      environment(a.job, a.d, a.places()),
 		Writable: []string{a.dir},
 		Log:      a.logPath(step),
+		Copy:     also,
 		Mask:     a.Mask,
 		Timeout:  c.Timeout,
 		Begin:    saved,

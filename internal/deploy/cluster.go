@@ -9,12 +9,15 @@ import (
 
 // Cluster is what an attempt asks of Kubernetes. Kube is one.
 type Cluster interface {
+	JobCluster
 	// Open gives the commands of a deployment access.
 	Open(id kube.Identity, r kube.Recorder) (Access, error)
 	// Follow makes sure that a run of a namespace is known even where it is gone when Track begins; until stop.
 	Follow(instance string, namespaces ...string) (stop func(), err error)
 	Track(ctx context.Context, runs []sentry.PipelineRun, o kube.TrackOptions) ([]sentry.PipelineRun, error)
 	Cancel(ctx context.Context, runs []sentry.PipelineRun, o kube.CancelOptions) ([]sentry.PipelineRun, error)
+	// Find looks for runs by their labels.
+	Find(ctx context.Context, s kube.Selector, namespaces []string) ([]sentry.PipelineRun, error)
 	Create(ctx context.Context, manifests []kube.Manifest, id kube.Identity, params map[string]string, r kube.Recorder) error
 }
 

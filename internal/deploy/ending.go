@@ -31,7 +31,7 @@ func (e *ending) verdict(status sentry.Status, why string) (sentry.Status, strin
 func (r *run) windUp(ctx context.Context) error {
 	var open []int
 	for i, d := range r.rollout.Deployments {
-		if !d.Status.Terminal() && !(r.over.follow && resumable(d)) {
+		if !d.Status.Terminal() && !(r.over.follow && goesOn(d)) {
 			open = append(open, i)
 		}
 	}

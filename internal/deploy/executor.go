@@ -19,6 +19,11 @@ type Job struct {
 	// Since is the earliest moment at which what the attempt is made of may have been asked for: when that happened which
 	// lets the deployment begin, see Service.since. What was there then is in it.
 	Since time.Time
+	// Pod is how the Job looks in which the attempt runs; nil where it runs beside Sentry.
+	Pod *Pod
+	// Adopt goes on with an attempt whose Job is in the cluster, or was about to be, when an earlier process ended: the Job is
+	// in Deployment, and so are the steps of that attempt.
+	Adopt bool
 	// Resume goes on with an attempt that had begun to follow its pipeline runs when an earlier process ended: no command
 	// runs again. Deployment then has the steps of that attempt.
 	Resume bool
@@ -31,8 +36,8 @@ type Job struct {
 type Outcome struct {
 	// Status is succeeded, failed, timed_out, canceled or interrupted; running where the attempt was left as it is, for the
 	// next start to go on with.
-	Status sentry.Status
-	Reason string
+	Status sentry.Status `json:"status"`
+	Reason string        `json:"reason"`
 }
 
 // Executor carries out attempts. The service owns the deployment's row; the executor fills its source, steps and

@@ -42,8 +42,13 @@ type Local struct {
 	// Clusters gives the cluster that commands get access to; nil for none.
 	Clusters Clusters
 	Instance string // names the state directory in the labels of what is created in a cluster
-	Log      *slog.Logger
-	Now      func() time.Time // wall clock, for display; default time.Now
+	// Certificates names the files (PEM) with the authorities to believe at an origin, and with the certificate and key to show
+	// there, "" for none: runners are given what is in them. Nil for none at all.
+	Certificates func(origin string) (authorities, certificate, key string)
+	// CopyLog gives what gets a copy of the log of a step, by the log's base name; nil for nobody.
+	CopyLog func(name string) io.WriteCloser
+	Log     *slog.Logger
+	Now     func() time.Time // wall clock, for display; default time.Now
 }
 
 // Expect asks ahead what the branch of the QA repository is, and has what commands need made ready.
@@ -69,17 +74,33 @@ func (l *Local) attempt(job Job, save func(sentry.Deployment) error, fail contex
 	if a.now == nil {
 		a.now = time.Now
 	}
+	if job.Pod != nil {
+		a.place = job.Pod
+	}
 	a.keep.untracked = job.Repository.Deploy.Track == config.TrackOff
 	return a
 }
 
 // Execute carries out one attempt: workspace, clone, commands, pipeline runs, and the workspace is gone again.
 func (l *Local) Execute(ctx context.Context, job Job, save func(sentry.Deployment) error) (sentry.Deployment, Outcome) {
+	return l.execute(ctx, job, save, (*attempt).carryOut)
+}
+
+// Perform carries out the middle of an attempt: what is left in a cluster before, and pipeline runs after it, are for the
+// caller to see to.
+func (l *Local) Perform(ctx context.Context, job Job, save func(sentry.Deployment) error) (sentry.Deployment, Outcome) {
+	return l.execute(ctx, job, save, func(a *attempt, ctx context.Context) Outcome {
+		a.keep.created = func(string) {}
+		return here{}.perform(ctx, a)
+	})
+}
+
+func (l *Local) execute(ctx context.Context, job Job, save func(sentry.Deployment) error, do func(*attempt, context.Context) Outcome) (sentry.Deployment, Outcome) {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	a := l.attempt(job, save, fail)
 	defer a.holdCluster()()
-	outcome := a.carryOut(ctx)
+	outcome := do(a, ctx)
 	a.leave()
 	a.log().Debug("removing the workspace", "dir", a.dir)
 	if outcome.Status == sentry.Failed && !job.Global.Cleanup {

@@ -75,9 +75,9 @@ func stepsOf(d sentry.Deployment) []sentry.Step {
 	return steps
 }
 
-// left reports whether pipeline runs of a deployment may still run.
+// left reports whether the Job of a deployment, or pipeline runs of it, may still run.
 func left(d sentry.Deployment) bool {
-	return slices.ContainsFunc(d.PipelineRuns, sentry.PipelineRun.Open)
+	return inJob(d) || slices.ContainsFunc(d.PipelineRuns, sentry.PipelineRun.Open)
 }
 
 // holdCluster takes the cluster, and gives what lets it go.
@@ -238,7 +238,8 @@ func (a *attempt) openLog(step *sentry.Step) stepLog {
 		a.log().Error("cannot write the log of a step", logger.KeyStep, step.Name, logger.KeyError, err)
 		return stepLog{io.Discard, func() {}}
 	}
-	counted := &counter{to: log}
+	also := a.copyLog(step)
+	counted := &counter{to: io.MultiWriter(also, log)}
 	masked := a.Mask.Writer(counted)
 	var turn sync.Mutex
 	return stepLog{writer(func(p []byte) (int, error) {
@@ -248,7 +249,7 @@ func (a *attempt) openLog(step *sentry.Step) stepLog {
 	}), func() {
 		_ = masked.Flush() // the log remembers what it could not keep
 		step.Bytes, step.Dropped = counted.n, log.Dropped()
-		if err := log.Close(); err != nil {
+		if err := errors.Join(also.Close(), log.Close()); err != nil {
 			a.log().Error("cannot write the log of a step", logger.KeyStep, step.Name, logger.KeyError, err)
 		}
 	}}
@@ -328,7 +329,7 @@ func (a *attempt) createAll(ctx context.Context, name string, log io.Writer) err
 func (a *attempt) seeOut(ctx context.Context, outcome Outcome) Outcome {
 	runs := a.keep.pick(func(_ int, run sentry.PipelineRun) bool { return a.keep.current(run) })
 	switch {
-	case len(runs) == 0:
+	case len(runs) == 0 || outcome.Status == sentry.Running:
 		return outcome
 	case outcome.Status == sentry.Succeeded:
 		return a.track(ctx, outcome.Reason)
@@ -629,7 +630,7 @@ func (l *Local) Abandon(ctx context.Context, job Job, save func(sentry.Deploymen
 	a := l.attempt(job, save, func(error) {})
 	defer a.holdCluster()()
 	a.d.Steps = stepsOf(a.d)
-	undone := a.cancelStep(ctx, "the deployment is not begun again")
+	undone := a.endLeft(ctx)
 	a.leave()
 	return a.d, undone
 }

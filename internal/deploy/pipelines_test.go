@@ -80,6 +80,7 @@ func (w *kubeWorld) alive(but func(*fakeRun) bool) (names []string) {
 
 // fakeCluster is the world as one process sees it: when that is dead nothing happens any more.
 type fakeCluster struct {
+	JobCluster // none runs as a Job
 	*kubeWorld
 	died     <-chan struct{}
 	followed []string
@@ -94,6 +95,10 @@ func (c *fakeCluster) Hold() (Cluster, func(), error) {
 		return nil, nil, c.missing
 	}
 	return c, func() {}, nil
+}
+
+func (c *fakeCluster) Find(context.Context, kube.Selector, []string) ([]sentry.PipelineRun, error) {
+	return nil, errors.New("nobody asks")
 }
 
 func (c *fakeCluster) Follow(instance string, namespaces ...string) (func(), error) {

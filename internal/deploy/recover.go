@@ -87,14 +87,14 @@ func (s *Service) takeOver(ctx context.Context, cfg *config.Config, old sentry.R
 // cannot be what ends Sentry.
 func interrupted(r sentry.Rollout) bool {
 	runs := func(d sentry.Deployment) bool { return d.Status == sentry.Running }
-	cut := func(d sentry.Deployment) bool { return runs(d) && !resumable(d) }
+	cut := func(d sentry.Deployment) bool { return runs(d) && !goesOn(d) }
 	return slices.ContainsFunc(r.Deployments, cut) || !slices.ContainsFunc(r.Deployments, runs)
 }
 
 // decideAdopted writes down for which deployments no command runs again.
 func (s *Service) decideAdopted(ctx context.Context, rollout sentry.Rollout) error {
 	for _, d := range rollout.Deployments {
-		if _, stands := standing(d); stands || !resumable(d) {
+		if _, stands := standing(d); stands || !goesOn(d) {
 			continue
 		}
 		n := 0
@@ -103,9 +103,12 @@ func (s *Service) decideAdopted(ctx context.Context, rollout sentry.Rollout) err
 				n++
 			}
 		}
+		why := fmt.Sprintf("its commands had ended: %s of attempt %d followed on, and no command runs again", plural(n, "pipeline run"), d.Attempt)
+		if inJob(d) {
+			why = fmt.Sprintf("attempt %d is in Job %s, which went on", d.Attempt, jobName(d.Job))
+		}
 		adopted := sentry.Decision{
-			Verb: sentry.Adopted, Group: rollout.Group, Repository: d.Repository, Branch: d.Branch, Rollout: rollout.ID, Commit: d.Commit,
-			Reason: fmt.Sprintf("its commands had ended: %s of attempt %d followed on, and no command runs again", plural(n, "pipeline run"), d.Attempt),
+			Verb: sentry.Adopted, Group: rollout.Group, Repository: d.Repository, Branch: d.Branch, Rollout: rollout.ID, Commit: d.Commit, Reason: why,
 		}
 		if err := s.persist(ctx, func(ctx context.Context) error { return s.store.Decide(ctx, adopted) }); err != nil {
 			return err

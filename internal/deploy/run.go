@@ -63,7 +63,7 @@ func (r *run) carryOut(ctx context.Context) error {
 	for {
 		for lost == nil && ctx.Err() == nil {
 			i := r.next(started)
-			if i < 0 || len(r.running) >= policy.Limit() && !resumable(r.rollout.Deployments[i]) {
+			if i < 0 || len(r.running) >= policy.Limit() && !goesOn(r.rollout.Deployments[i]) {
 				break
 			}
 			started[i] = true
@@ -98,7 +98,7 @@ func (r *run) carryOut(ctx context.Context) error {
 // pass, except in a sequence.
 func (r *run) next(started []bool) int {
 	for i, d := range r.rollout.Deployments {
-		if !started[i] && resumable(d) && !r.running[d.Repository] {
+		if !started[i] && goesOn(d) && !r.running[d.Repository] {
 			return i
 		}
 	}
@@ -198,12 +198,12 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 	s := r.service
 	log := s.log.With(logger.KeyGroup, r.rollout.Group, logger.KeyRollout, r.rollout.ID, logger.KeyRepository, d.Repository,
 		logger.KeyBranch, d.Branch, logger.KeyCommit, d.Commit, logger.KeyDeployment, d.ID, logger.KeyAttempt, d.Attempt+1)
-	resume := resumable(d)
+	how := Job{Resume: resumable(d), Adopt: inJob(d)}
 	d.Status = sentry.Running
 	d.Reason = ""
-	if resume {
+	if how.Resume || how.Adopt {
 		d.Steps = stepsOf(d)
-		log.Info("following the pipeline runs of the same attempt again", logger.KeyAttempt, d.Attempt)
+		log.Info("going on with what the same attempt has in the cluster", logger.KeyAttempt, d.Attempt)
 	} else {
 		d.Attempt++
 		d.Steps = nil // the rows of earlier attempts stay in the store
@@ -214,14 +214,25 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 	var lost error // what could not be saved is not forgotten because something later could
 	save := func(current sentry.Deployment) error {
 		saving := d
-		saving.Source, saving.Steps, saving.PipelineRuns, saving.Reason = current.Source, current.Steps, current.PipelineRuns, current.Reason
+		saving.Source, saving.Steps, saving.PipelineRuns = current.Source, current.Steps, current.PipelineRuns
+		saving.Job, saving.Reason = current.Job, current.Reason
 		err := s.persist(ctx, func(ctx context.Context) error { return s.store.SaveDeployment(ctx, saving) })
 		lost = errors.Join(lost, err)
 		return err
 	}
 
-	was, outcome := r.attempt(ctx, as, d, since, resume, save)
-	d.Source, d.Steps, d.PipelineRuns = was.Source, was.Steps, was.PipelineRuns
+	was, outcome := r.attempt(ctx, as, d, since, how, save)
+	d.Source, d.Steps, d.PipelineRuns, d.Job = was.Source, was.Steps, was.PipelineRuns, was.Job
+	for lost == nil && ctx.Err() == nil && r.beginsAgain(d, outcome) {
+		if lost = r.noteTakenAway(ctx, d, outcome); lost != nil || save(d) != nil {
+			break
+		}
+		// A crash from here on: the next start begins the attempt that would have come now.
+		d.Attempt++
+		d.Steps = nil
+		was, outcome = r.attempt(ctx, as, d, time.Now(), Job{}, save)
+		d.Source, d.Steps, d.PipelineRuns, d.Job = was.Source, was.Steps, was.PipelineRuns, was.Job
+	}
 	if outcome.Status == sentry.Running {
 		d.Reason = outcome.Reason
 		log.Warn("deployment left for the next start", "reason", outcome.Reason)
@@ -240,13 +251,33 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 	return ended{index, d, lost}
 }
 
-// attempt hands the deployment to the executor, unless it can be told beforehand that it must fail.
-func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deployment, since time.Time, resume bool, save func(sentry.Deployment) error) (sentry.Deployment, Outcome) {
+// beginsAgain reports whether an attempt is followed by another, as its Job was taken away: by that it is interrupted, as it
+// is by an end of Sentry.
+func (r *run) beginsAgain(d sentry.Deployment, o Outcome) bool {
+	runs := func(run sentry.PipelineRun) bool {
+		return run.Attempt == d.Attempt && (run.Open() || run.Status == sentry.Interrupted)
+	}
+	return o.Status == sentry.Interrupted && inJob(d) && !slices.ContainsFunc(d.PipelineRuns, runs) &&
+		r.rollout.Policy.OnInterrupt == sentry.Retry && d.Attempt <= sentry.MaxInterruptions
+}
+
+// noteTakenAway writes down why a deployment begins again.
+func (r *run) noteTakenAway(ctx context.Context, d sentry.Deployment, o Outcome) error {
+	again := sentry.Decision{
+		Verb: sentry.Retried, Group: r.rollout.Group, Repository: d.Repository, Branch: d.Branch, Rollout: r.rollout.ID, Commit: d.Commit,
+		Reason: fmt.Sprintf("%s; attempt %d begins", o.Reason, d.Attempt+1),
+	}
+	return r.service.persist(ctx, func(ctx context.Context) error { return r.service.store.Decide(ctx, again) })
+}
+
+// attempt hands the deployment to the executor, unless it can be told beforehand that it must fail. how tells whether it goes
+// on with one that has begun.
+func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deployment, since time.Time, how Job, save func(sentry.Deployment) error) (sentry.Deployment, Outcome) {
 	repo, configured := r.config.Repository(d.Repository)
 	switch {
-	case resume && !configured: // what it takes to follow pipeline runs is known without
+	case how.Resume && !configured: // what it takes to follow pipeline runs is known without
 		repo = &config.Repository{Name: d.Repository}
-	case resume:
+	case how.Resume:
 	case !configured:
 		return r.refuse(ctx, as, d, save, fmt.Sprintf("repository %s is no longer configured", d.Repository))
 	case d.Commit == "":
@@ -258,7 +289,13 @@ func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deploymen
 		ctx, cancel = context.WithTimeout(ctx, repo.Deploy.Timeout)
 		defer cancel()
 	}
-	job := Job{Rollout: as, Deployment: d, Repository: repo, Global: r.config.Global, Since: since, Resume: resume, Stop: r.service.stopping}
+	job := Job{
+		Rollout: as, Deployment: d, Repository: repo, Global: r.config.Global, Since: since, Resume: how.Resume, Adopt: how.Adopt, Stop: r.service.stopping,
+	}
+	if how.Adopt || r.config.ExecutorOf(repo) == config.ExecutorKubernetes {
+		pod := Pod(r.config.JobOf(repo))
+		job.Pod = &pod
+	}
 	return r.service.executor.Execute(ctx, job, save)
 }
 

@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
+
+	"sentry/internal/sentry"
 )
 
 // ErrNoCluster tells that no cluster is configured, and that the process is not in a pod.
@@ -22,13 +24,20 @@ var ErrNoCluster = errors.New("no Kubernetes cluster: neither kubernetes.kubecon
 
 // Options of Connect. Nothing in them is required inside a pod.
 type Options struct {
-	Kubeconfig  string   // a file; "" means the pod's service account
-	Context     string   // of the kubeconfig; "" means its current one
-	Namespaces  []string // the only ones that may be used; the first is the default. Empty: the cluster's rights decide
-	Impersonate string   // the user as whom everything is asked; "" means as the credentials say
-	UserAgent   string   // of Sentry's own requests
+	Kubeconfig  string     // a file; "" means the pod's service account
+	Pod         *PodAccess // of a pod that was given a token; nil for none. Kubeconfig must be "" then
+	Context     string     // of the kubeconfig; "" means its current one
+	Namespaces  []string   // the only ones that may be used; the first is the default. Empty: the cluster's rights decide
+	Impersonate string     // the user as whom everything is asked; "" means as the credentials say
+	UserAgent   string     // of Sentry's own requests
 	Log         *slog.Logger
 	Register    prometheus.Registerer // nil: no metrics
+}
+
+// PodAccess is how a pod reaches the cluster that it is in, where it has no service account's token of its own.
+type PodAccess struct {
+	Token     sentry.Secret
+	Authority string // file with the certificate authority of the API server
 }
 
 // Cluster is a Kubernetes cluster with the credentials for it. Nothing is asked of it before there is a reason to. It is
@@ -51,7 +60,7 @@ func Connect(o Options) (*Cluster, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	config, namespace, err := load(o.Kubeconfig, o.Context, serviceAccount)
+	config, namespace, err := credentials(o)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +92,14 @@ func (c *Cluster) Host() string { return c.config.Host }
 // kubeconfig's context, or of the pod.
 func (c *Cluster) Namespace() string { return c.namespace }
 
+// Namespaces are those that may be used; the default one where all may be that the credentials allow.
+func (c *Cluster) Namespaces() []string {
+	if len(c.namespaces) == 0 {
+		return []string{c.namespace}
+	}
+	return slices.Clone(c.namespaces)
+}
+
 // restConfig gives a copy of the configuration for Sentry's own requests.
 func (c *Cluster) restConfig() *rest.Config {
 	config := rest.CopyConfig(c.config)
@@ -92,6 +109,31 @@ func (c *Cluster) restConfig() *rest.Config {
 
 // serviceAccount is where a pod finds its credentials.
 const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+func credentials(o Options) (*rest.Config, string, error) {
+	if o.Pod == nil {
+		return load(o.Kubeconfig, o.Context, serviceAccount)
+	}
+	host, err := podHost()
+	if err == nil {
+		_, err = os.ReadFile(o.Pod.Authority)
+	}
+	if err != nil {
+		return nil, "", errors.New("cannot reach the cluster of the pod: " + err.Error()) // it has one: not ErrNoCluster
+	}
+	return &rest.Config{
+		Host: host, TLSClientConfig: rest.TLSClientConfig{CAFile: o.Pod.Authority}, BearerToken: o.Pod.Token.Reveal(),
+	}, "default", nil
+}
+
+// podHost is the address of the API server as every pod is told it.
+func podHost() (string, error) {
+	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
+	if host == "" || port == "" {
+		return "", ErrNoCluster
+	}
+	return "https://" + net.JoinHostPort(host, port), nil
+}
 
 // load reads the credentials, and the namespace that is the default for their holder.
 func load(file, context, account string) (*rest.Config, string, error) {
@@ -123,11 +165,11 @@ func load(file, context, account string) (*rest.Config, string, error) {
 // loadPod reads what a pod is given in the folder. The token is read again while the process runs: it is replaced long
 // before it ends.
 func loadPod(folder string) (*rest.Config, string, error) {
-	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
-	token := filepath.Join(folder, "token")
-	if host == "" || port == "" {
-		return nil, "", ErrNoCluster
+	host, err := podHost()
+	if err != nil {
+		return nil, "", err
 	}
+	token := filepath.Join(folder, "token")
 	if _, err := os.Stat(token); errors.Is(err, os.ErrNotExist) {
 		return nil, "", ErrNoCluster // a pod with automountServiceAccountToken: false
 	}
@@ -143,7 +185,7 @@ func loadPod(folder string) (*rest.Config, string, error) {
 		namespace = strings.TrimSpace(string(raw))
 	}
 	return &rest.Config{
-		Host:            "https://" + net.JoinHostPort(host, port),
+		Host:            host,
 		TLSClientConfig: rest.TLSClientConfig{CAFile: authority},
 		BearerTokenFile: token,
 	}, namespace, nil

@@ -160,6 +160,7 @@ type JobRef struct {
 	Name      string `json:"name"`
 	UID       string `json:"uid"`
 	Attempt   int    `json:"attempt"` // of the deployment
+	Seq       int64  `json:"seq"`     // of what it has told, that was saved last
 }
 
 // Source is the QA repository at a branch, pinned to a commit when the deployment starts.

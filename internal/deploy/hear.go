@@ -1,0 +1,238 @@
+package deploy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"sentry/internal/command"
+	"sentry/internal/logger"
+	"sentry/internal/sentry"
+)
+
+// sendAgain is how long a runner that was sent its assignment may go on asking for it: what it says may be from before.
+const sendAgain = 2 * helloTime
+
+// hear takes one line of what the pod prints. Lines may come again, and some may have been lost.
+func (j *shift) hear(ctx context.Context, line []byte) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var m message
+	if json.Unmarshal(line, &m) != nil || m.Seq == 0 {
+		if text := strings.TrimSpace(logger.SanitizeLine(j.Mask.String(string(line)))); text != "" {
+			j.alien = text
+			j.attempt.log().Debug("the runner", "said", text)
+		}
+		return nil
+	}
+	if m.Seq <= j.seq {
+		return nil
+	}
+	j.seq = m.Seq
+	switch m.Kind {
+	case sayHello:
+		return j.greet(ctx, m)
+	case sayState:
+		return j.take(m)
+	case sayLog:
+		return j.write(m)
+	case sayDone:
+		if m.Outcome != nil && m.Outcome.Status.Terminal() && j.done == nil {
+			j.done = m.Outcome
+		}
+	}
+	return nil
+}
+
+// greet gives a runner its assignment. What fails is tried again when it asks again.
+func (j *shift) greet(ctx context.Context, m message) error {
+	if j.given || time.Since(j.asked) < sendAgain {
+		return nil
+	}
+	if m.Protocol != protocol {
+		return fmt.Errorf("it speaks version %d, and not %d: kubernetes.jobs.image must be of Sentry's own version", m.Protocol, protocol)
+	}
+	// Saved before it is sent: from then on the steps are for the runner to tell.
+	if j.start != 0 {
+		j.endStep(Outcome{sentry.Succeeded, "its pod runs"})
+		if err := j.keep.save(j.state()); err != nil {
+			return err
+		}
+	}
+	a, err := j.assignment(ctx)
+	var line []byte
+	if err == nil {
+		line, err = json.Marshal(a)
+	}
+	if err == nil {
+		err = j.cluster.SendToJob(ctx, j.ref, line)
+	}
+	if err != nil {
+		j.attempt.log().Warn("cannot give the runner its assignment; trying again", "job", j.ref.String(), logger.KeyError, err)
+		return nil
+	}
+	j.asked = time.Now()
+	return nil
+}
+
+// take takes over how far the runner is.
+func (j *shift) take(m message) error {
+	j.given = true
+	if m.Deployment == nil || m.Seq <= j.d.Job.Seq {
+		return nil // saved before
+	}
+	if err := j.adoptSteps(m.Deployment.Steps); err != nil {
+		return err
+	}
+	j.d.Source = m.Deployment.Source
+	job := *j.d.Job
+	job.Seq = m.Seq
+	j.d.Job = &job
+	return j.keep.take(j.state(), m.Deployment.PipelineRuns)
+}
+
+// adoptSteps takes over the steps of the runner. What has ended stays as it is. One that was cut off in the pod has not
+// ended yet: how it did is for the controller to say, who knows why.
+func (j *shift) adoptSteps(told []sentry.Step) error {
+	for i, step := range told {
+		if step.Attempt != j.d.Attempt || step.Ordinal != i+1 || i > len(j.d.Steps) {
+			return fmt.Errorf("the runner tells of a step %d of attempt %d", step.Ordinal, step.Attempt)
+		}
+		j.setLog(&step)
+		if l := j.logs[path.Base(step.Log)]; l != nil {
+			step.Dropped = l.dropped
+		}
+		if step.Status == sentry.Interrupted {
+			step.Status, step.Reason, step.FinishedAt = sentry.Running, "", time.Time{}
+		}
+		switch {
+		case i == len(j.d.Steps):
+			j.d.Steps = append(j.d.Steps, step)
+		case !j.d.Steps[i].Status.Terminal():
+			j.d.Steps[i] = step
+		}
+	}
+	return nil
+}
+
+// take takes over how far the attempt is, and the pipeline runs of it that somebody else has recorded.
+func (k *keeper) take(d sentry.Deployment, told []sentry.PipelineRun) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ended {
+		return errAttemptEnded
+	}
+	runs := slices.DeleteFunc(slices.Clone(k.runs), func(r sentry.PipelineRun) bool { return r.Attempt == k.attempt })
+	for _, run := range told {
+		if run.Attempt != k.attempt {
+			continue
+		}
+		if len(runs) >= 2*maxPipelineRuns {
+			return errors.New("the runner tells of more pipeline runs than it may create")
+		}
+		runs = append(runs, run)
+		if run.UID != "" {
+			k.created(run.Namespace)
+		}
+	}
+	k.last, k.runs = d, runs
+	return k.flush()
+}
+
+// toldLog is the log of a step that a runner tells of.
+type toldLog struct {
+	log     *command.StepLog
+	masked  *logger.MaskWriter
+	next    int64 // offset of what comes next
+	dropped int64
+	open    bool
+}
+
+// write adds to the log of a step. What is missing of it is told in it.
+func (j *shift) write(m message) error {
+	l := j.logs[m.Log]
+	if l == nil {
+		var err error
+		if l, err = j.openTold(m); err != nil {
+			return err
+		}
+		j.logs[m.Log] = l
+	}
+	if !l.open {
+		return nil
+	}
+	if m.Offset > l.next {
+		_ = l.masked.Flush()
+		l.log.Skip(m.Offset - l.next)
+		l.next = m.Offset
+	}
+	text := m.Text[min(int64(len(m.Text)), l.next-m.Offset):]
+	_, _ = l.masked.Write(text) // the log remembers what it could not keep
+	l.next += int64(len(text))
+	if m.End {
+		return l.close()
+	}
+	return nil
+}
+
+func (l *toldLog) close() error {
+	if !l.open {
+		return nil
+	}
+	l.open = false
+	_ = l.masked.Flush()
+	l.dropped = l.log.Dropped()
+	return l.log.Close()
+}
+
+// openTold begins the log of a step. Where the beginning of what the runner told is gone, but was heard before a crash, it
+// is kept.
+func (j *shift) openTold(m message) (*toldLog, error) {
+	if m.Log != path.Base(m.Log) || !strings.HasSuffix(m.Log, ".log") || strings.ContainsRune(m.Log, filepath.Separator) {
+		return nil, fmt.Errorf("the runner tells of a log %q", m.Log)
+	}
+	file := filepath.Join(j.attempt.logs(), m.Log)
+	var before []byte
+	if m.Offset > 0 {
+		before = beginning(file, min(m.Offset, liveBytes))
+	}
+	log, err := command.CreateLog(file)
+	if err != nil {
+		return nil, err
+	}
+	_, _ = log.Write(before) // it remembers what it could not keep
+	return &toldLog{log: log, masked: j.Mask.Writer(log), next: int64(len(before)), open: true}, nil
+}
+
+// beginning reads the beginning of a log, as far as it can be read.
+func beginning(file string, most int64) []byte {
+	log, err := command.OpenLog(file)
+	if err != nil {
+		return nil
+	}
+	defer log.Close()
+	text, _ := io.ReadAll(io.LimitReader(log, most))
+	return text
+}
+
+// close closes the logs that are open. Steps that were cut off have what came of theirs.
+func (j *shift) close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, l := range j.logs {
+		_ = l.close()
+	}
+	for i := range j.d.Steps {
+		step := &j.d.Steps[i]
+		if l := j.logs[path.Base(step.Log)]; l != nil && !step.Status.Terminal() {
+			step.Bytes, step.Dropped = l.next, l.dropped
+		}
+	}
+}

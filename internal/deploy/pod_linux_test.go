@@ -1,0 +1,373 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sentry/internal/config"
+	"sentry/internal/kube"
+	"sentry/internal/sentry"
+)
+
+// whole is how an attempt of the crash tests ends, however often nobody was there to see it.
+const whole = "clone:succeeded c1:succeeded c2:succeeded"
+
+// crashed are commands that count how often they ran.
+func crashed() []config.Command {
+	return entries(`echo one; echo x >> "$WITNESS/one"; seq 2000; sleep 0.2`, `echo two; echo x >> "$WITNESS/two"; sleep 0.2`)
+}
+
+// wholeLogs fails where a log of such an attempt is not what the commands printed.
+func (tr *troupe) wholeLogs(d sentry.Deployment) {
+	tr.t.Helper()
+	var one strings.Builder
+	one.WriteString("one\n")
+	for i := range 2000 {
+		fmt.Fprintln(&one, i+1)
+	}
+	steps := tr.steps(d)
+	if got := tr.log(steps[1]); got != one.String() || steps[1].Bytes != int64(one.Len()) || steps[1].Dropped != 0 {
+		tr.t.Errorf("the log of the first command has %d bytes, not %d; the step tells of %d and %d dropped", len(got), one.Len(), steps[1].Bytes, steps[1].Dropped)
+	}
+	if got := tr.log(steps[2]); got != "two\n" {
+		tr.t.Errorf("the log of the second command is %q", got)
+	}
+}
+
+// TestJobSurvivesControllers: a controller that dies at any save, or just before it, leaves a Job that the next one takes as
+// it is: every command runs once, no log has a gap, and the verdict is right.
+func TestJobSurvivesControllers(t *testing.T) {
+	world := newPodWorld(t)
+	saves := func() int {
+		tr := newTroupe(t, world, crashed()...)
+		tr.run(t.Context())
+		return len(tr.saved)
+	}()
+	if saves < 6 {
+		t.Fatalf("only %d saves", saves)
+	}
+	for n := range saves {
+		for _, saved := range []bool{false, true} {
+			t.Run(fmt.Sprintf("save %d saved %v", n+1, saved), func(t *testing.T) {
+				t.Parallel()
+				tr := newTroupe(t, newPodWorld(t), crashed()...)
+				count := 0
+				tr.saving = func(d sentry.Deployment) error {
+					if count++; count <= n {
+						return nil
+					}
+					if saved && count == n+1 {
+						tr.saved = append(tr.saved, d)
+					}
+					return errDied
+				}
+				if _, outcome := tr.run(t.Context()); outcome.Status == sentry.Succeeded {
+					t.Fatal("the dead controller has a verdict")
+				}
+				tr.adopt()
+				d, outcome := tr.run(t.Context())
+				if outcome.Status != sentry.Succeeded || told(tr.steps(d)) != whole {
+					t.Fatalf("it ended as %s (%s) with %s", outcome.Status, outcome.Reason, told(tr.steps(d)))
+				}
+				if tr.witness("one") != "x\n" || tr.witness("two") != "x\n" || tr.world.starts != 1 {
+					t.Errorf("the commands ran %q and %q in %d Jobs", tr.witness("one"), tr.witness("two"), tr.world.starts)
+				}
+				tr.wholeLogs(d)
+			})
+		}
+	}
+}
+
+// TestJobGoesOnOverAStop: a daemon that is stopped, and begins rollouts again, leaves its Jobs alone. The next one follows
+// them, also where they have ended meanwhile.
+func TestJobGoesOnOverAStop(t *testing.T) {
+	for _, meanwhile := range []string{"runs", "has ended", "has ended, and its log begins later"} {
+		t.Run(meanwhile, func(t *testing.T) {
+			tr := newTroupe(t, newPodWorld(t), crashed()...)
+			ctx, end := context.WithCancelCause(t.Context())
+			go func() {
+				tr.until("the first command runs", func() bool { return tr.witness("one") != "" })
+				end(errShutdown)
+			}()
+			d, outcome := tr.run(ctx)
+			if outcome.Status != sentry.Running || !strings.Contains(outcome.Reason, "goes on") {
+				t.Fatalf("the stop gave %s: %s", outcome.Status, outcome.Reason)
+			}
+			tr.saved = append(tr.saved, d)
+			if meanwhile != "runs" {
+				<-tr.world.only().ended
+			}
+			if strings.Contains(meanwhile, "later") {
+				lines, err := readLines(tr.world.only().log)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tr.world.lose = len(lines) / 2
+			}
+			tr.adopt()
+			d, outcome = tr.run(t.Context())
+			if outcome.Status != sentry.Succeeded || told(tr.steps(d)) != whole || tr.witness("one") != "x\n" || tr.world.starts != 1 {
+				t.Fatalf("it ended as %s (%s) with %s", outcome.Status, outcome.Reason, told(tr.steps(d)))
+			}
+			if tr.world.lose == 0 {
+				tr.wholeLogs(d)
+			}
+		})
+	}
+}
+
+// TestJobLogTellsWhatIsMissing: where a node has thrown the beginning of the output away, the log of the step has what was
+// heard before, what is left, and a line for what is missing.
+func TestJobLogTellsWhatIsMissing(t *testing.T) {
+	tr := newTroupe(t, nil)
+	a := tr.attempt(tr.job, func(sentry.Deployment) error { return nil }, func(error) {})
+	a.d.Job = &sentry.JobRef{Attempt: 1}
+	j := &shift{attempt: a, pod: &Pod{}, logs: map[string]*toldLog{}}
+	file := filepath.Join(a.logs(), "02-c1.log")
+	if err := os.MkdirAll(path.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("heard before\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range []message{
+		{Offset: 100, Text: []byte("the rest\n")},
+		{Offset: 104, Text: []byte("rest\nand more\n")}, // told twice, in other pieces
+		{Offset: 118, End: true},
+	} {
+		m.Seq, m.Kind, m.Log = int64(i+1), sayLog, "02-c1.log"
+		if err := j.write(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "heard before\n[sentry: 87 bytes not kept]\nthe rest\nand more\n"; string(text) != want {
+		t.Errorf("the log is %q, not %q", text, want)
+	}
+	for _, name := range []string{"../x.log", "a/b.log", "x", ""} {
+		if err := j.write(message{Log: name, Text: []byte("x")}); err == nil {
+			t.Errorf("a log %q is written", name)
+		}
+	}
+}
+
+// TestJobTroubles: what can go wrong with a pod, and what it is called.
+func TestJobTroubles(t *testing.T) {
+	begun := `echo begun; sleep 0.5; echo x > "$WITNESS/begun"; sleep 600` // what was printed just before may be lost with the pod
+	kill := func(how func(*podJob)) func(*troupe) {
+		return func(tr *troupe) {
+			go func() {
+				tr.until("the command runs", func() bool { return tr.witness("begun") != "" })
+				j := tr.world.only()
+				how(j)
+				j.kill()
+			}()
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		prepare func(tr *troupe)
+		script  string
+		status  sentry.Status
+		reason  []string
+		steps   string
+	}{
+		{
+			"the pod is evicted", kill(func(j *podJob) { j.taken = "Evicted" }), begun,
+			sentry.Interrupted,
+			[]string{"was taken away (Evicted), while c1 ran"},
+			"job:succeeded clone:succeeded c1:interrupted",
+		},
+		{
+			"the pod is killed for memory", kill(func(j *podJob) { j.oom = true }), begun,
+			sentry.Failed,
+			[]string{"OOMKilled", "64Mi", "while c1 ran"},
+			"job:succeeded clone:succeeded c1:failed",
+		},
+		{
+			"the runner is killed by nobody knows whom", kill(func(*podJob) {}), begun,
+			sentry.Failed,
+			[]string{"ended with exit code -1 (Error), while c1 ran"},
+			"job:succeeded clone:succeeded c1:failed",
+		},
+		{
+			"no image", func(tr *troupe) { tr.world.pending, tr.world.never = "ImagePullBackOff: no such image", true }, begun,
+			sentry.Failed,
+			[]string{"cannot start: ImagePullBackOff: no such image"},
+			"job:failed",
+		},
+		{
+			"a quota has no room", func(tr *troupe) {
+				tr.world.refuse = &kube.JobError{Code: 403, Reason: "QuotaExceeded", Message: "exceeded quota: few"}
+			}, begun,
+			sentry.Failed,
+			[]string{"cannot create Job qa/sentry-1-x-1-a1-", "exceeded quota: few"},
+			"job:failed",
+		},
+		{
+			"the stream is dropped, and the connection for the assignment cut off",
+			func(tr *troupe) { tr.world.drop, tr.world.deaf = 7, 1 },
+			`seq 3000`, sentry.Succeeded,
+			[]string{"1 command succeeded"},
+			"job:succeeded clone:succeeded c1:succeeded",
+		},
+		{
+			"an image of another version", func(tr *troupe) {
+				tr.world.pending = ""
+				tr.world.binary = filepath.Join(tr.dir, "other")
+				if err := os.WriteFile(tr.world.binary, []byte("#!/bin/sh\necho '{\"seq\":1,\"kind\":\"hello\",\"protocol\":99}'\nsleep 600\n"), 0o700); err != nil {
+					tr.t.Fatal(err)
+				}
+			}, begun,
+			sentry.Failed,
+			[]string{"it speaks version 99", "must be of Sentry's own version"},
+			"job:failed",
+		},
+		{
+			"no cluster", func(tr *troupe) { tr.Clusters = nil }, begun,
+			sentry.Failed,
+			[]string{"cannot run as a Job"},
+			"job:failed",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			tr := newTroupe(t, newPodWorld(t), entries(c.script)...)
+			c.prepare(tr)
+			d, outcome := tr.run(t.Context())
+			if outcome.Status != c.status || told(d.Steps) != c.steps {
+				t.Errorf("it ended as %s (%s) with %s", outcome.Status, outcome.Reason, told(d.Steps))
+			}
+			for _, part := range c.reason {
+				if !strings.Contains(outcome.Reason, part) {
+					t.Errorf("the reason is %q: nothing of %q", outcome.Reason, part)
+				}
+			}
+			if c.script == begun && len(tr.steps(d)) == 2 && tr.log(tr.steps(d)[1]) != "begun\n" {
+				t.Errorf("the log is %q", tr.log(tr.steps(d)[1]))
+			}
+			if c.status == sentry.Succeeded && tr.steps(d)[1].Bytes != int64(len(tr.log(tr.steps(d)[1]))) {
+				t.Errorf("the log has %d bytes of %d", len(tr.log(tr.steps(d)[1])), tr.steps(d)[1].Bytes)
+			}
+		})
+	}
+}
+
+// TestJobWaits: why a pod does not start yet is in the step while it waits, and in its log. Whoever cancels then leaves
+// nothing behind.
+func TestJobWaits(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t), entries(`true`)...)
+	tr.world.pending = "0/3 nodes are available"
+	ctx, end := context.WithCancelCause(t.Context())
+	go func() {
+		tr.until("it is told why it waits", func() bool {
+			tr.mu.Lock()
+			defer tr.mu.Unlock()
+			n := len(tr.saved)
+			return n > 0 && tr.saved[n-1].Reason == "0/3 nodes are available"
+		})
+		end(&canceledError{"ann", ""})
+	}()
+	d, outcome := tr.run(ctx)
+	if outcome.Status != sentry.Canceled || told(d.Steps) != "job:canceled" || !strings.Contains(tr.log(d.Steps[0]), "0/3 nodes are available\n") {
+		t.Errorf("it ended as %s (%s) with %s and the log %q", outcome.Status, outcome.Reason, told(d.Steps), tr.log(d.Steps[0]))
+	}
+	if tr.world.only() != nil {
+		t.Error("the Job is left")
+	}
+}
+
+// TestJobIsGone: a Job that was taken away while nobody looked has interrupted its attempt.
+func TestJobIsGone(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t), entries(`true`)...)
+	d := tr.job.Deployment
+	d.Job = &sentry.JobRef{Namespace: "qa", Name: "sentry-gone", UID: "u", Attempt: 1}
+	d.Steps = []sentry.Step{
+		{Attempt: 1, Ordinal: 1, Kind: sentry.StepTrack, Name: jobStep, Status: sentry.Succeeded},
+		{Attempt: 1, Ordinal: 2, Kind: sentry.StepClone, Name: "clone", Status: sentry.Running},
+	}
+	tr.saved = []sentry.Deployment{d}
+	tr.adopt()
+	d, outcome := tr.run(t.Context())
+	if outcome.Status != sentry.Interrupted || !strings.Contains(outcome.Reason, "qa/sentry-gone is gone") || told(d.Steps) != "job:succeeded clone:interrupted" {
+		t.Errorf("it ended as %s (%s) with %s", outcome.Status, outcome.Reason, told(d.Steps))
+	}
+}
+
+// TestAbandonEndsJobs: the Job of a deployment that is not begun again is ended, and its steps with it.
+func TestAbandonEndsJobs(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t), entries(`echo x > "$WITNESS/begun"; sleep 600`)...)
+	ctx, end := context.WithCancelCause(t.Context())
+	go func() {
+		tr.until("it is known that the command runs", func() bool {
+			tr.mu.Lock()
+			defer tr.mu.Unlock()
+			n := len(tr.saved)
+			return n > 0 && len(tr.saved[n-1].Steps) == 3
+		})
+		end(errShutdown)
+	}()
+	d, _ := tr.run(ctx)
+	tr.saved = append(tr.saved, d)
+	job := tr.world.only()
+	tr.adopt()
+	d, undone := tr.Abandon(t.Context(), tr.job, func(sentry.Deployment) error { return nil })
+	if undone != "" || !closed(job.ended) || tr.world.only() != nil {
+		t.Errorf("it is left: %q", undone)
+	}
+	if told(tr.steps(d)) != "clone:succeeded c1:interrupted" {
+		t.Errorf("steps: %s", told(tr.steps(d)))
+	}
+	tr.Clusters = nil
+	ctx, end = context.WithCancelCause(t.Context())
+	end(errShutdown)
+	if _, undone := tr.Abandon(ctx, tr.job, func(sentry.Deployment) error { return nil }); !strings.Contains(undone, "may still run: no cluster") {
+		t.Errorf("without a cluster: %q", undone)
+	}
+}
+
+// TestRunnerWaits: a runner says that it waits until it has an assignment, whatever else it is sent, and ends where none
+// can come any more.
+func TestRunnerWaits(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	out := filepath.Join(t.TempDir(), "out")
+	file, err := os.Create(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- (&Runner{Dir: t.TempDir()}).Run(t.Context(), read, file) }()
+	for _, line := range []string{"", "garbage", `{"protocol":1,"rep`, `{}`} {
+		if _, err := fmt.Fprintln(write, line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write.Close()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, errNoAssignment) {
+			t.Errorf("it ended by %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it goes on")
+	}
+	text, err := os.ReadFile(out)
+	if err != nil || string(text) != `{"seq":1,"kind":"hello","protocol":1}`+"\n" {
+		t.Errorf("it said %q: %v", text, err)
+	}
+}
