@@ -36,6 +36,9 @@ type attempt struct {
 	letGo     func()            // lets the cluster go; nil for none
 	access    Access            // of the commands to the cluster; nil for none
 	watched   map[string]func() // by namespace, what ends the watch
+	// lost are the pipeline runs that the last cancellation found to be in another cluster: as they are recorded, and as they
+	// are if that stays so.
+	lost [][2]sentry.PipelineRun
 
 	place place
 }

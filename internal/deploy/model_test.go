@@ -25,6 +25,20 @@ import (
 // real service and the real store, and judges them by a witness: what the executor saw begin and end.
 // SENTRY_MODEL_SEQUENCES is how many; `make test-long` asks for 100,000.
 func TestModel(t *testing.T) {
+	modelSequences(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		h := drawHistory(rt)
+		var verdict []string
+		synctest.Test(t, func(t *testing.T) { verdict = h.play(t) })
+		if len(verdict) > 0 {
+			rt.Fatalf("%s\n\n%s", strings.Join(verdict, "\n"), h)
+		}
+	})
+}
+
+// modelSequences sets how many histories are played.
+func modelSequences(t *testing.T) {
+	t.Helper()
 	sequences := os.Getenv("SENTRY_MODEL_SEQUENCES")
 	if sequences == "" {
 		sequences = "300"
@@ -35,14 +49,6 @@ func TestModel(t *testing.T) {
 	if err := flag.Set("rapid.checks", sequences); err != nil {
 		t.Fatal(err)
 	}
-	rapid.Check(t, func(rt *rapid.T) {
-		h := drawHistory(rt)
-		var verdict []string
-		synctest.Test(t, func(t *testing.T) { verdict = h.play(t) })
-		if len(verdict) > 0 {
-			rt.Fatalf("%s\n\n%s", strings.Join(verdict, "\n"), h)
-		}
-	})
 }
 
 // history is everything that is random, drawn before the bubble begins.

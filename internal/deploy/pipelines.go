@@ -352,7 +352,7 @@ func (a *attempt) endRuns(ctx context.Context, outcome Outcome, why string) Outc
 		return Outcome{sentry.Running, outcome.Reason + "; its pipeline runs are canceled when Sentry starts again"}
 	default:
 		outcome.Reason += "; " + undone
-		a.keep.abandon()
+		a.abandon()
 	}
 	return outcome
 }
@@ -401,7 +401,7 @@ func (a *attempt) clearEarlier(ctx context.Context) Outcome {
 		}
 		return a.endEarlier(ctx, outcome)
 	default:
-		a.keep.abandon()
+		a.abandon()
 		return Outcome{sentry.Interrupted, "the deployment cannot begin again: " + undone}
 	}
 }
@@ -418,7 +418,7 @@ func (a *attempt) endEarlier(ctx context.Context, outcome Outcome) Outcome {
 		return Outcome{sentry.Running, outcome.Reason + "; its pipeline runs are canceled when Sentry starts again"}
 	default:
 		outcome.Reason += "; " + undone
-		a.keep.abandon()
+		a.abandon()
 	}
 	return outcome
 }
@@ -454,12 +454,20 @@ func (a *attempt) cancel(ctx context.Context, runs []sentry.PipelineRun, log io.
 		return fmt.Errorf("%s may still run: %w", nameRuns(runs), err)
 	}
 	now, err := a.cluster.Cancel(ctx, runs, kube.CancelOptions{Log: log, Away: a.tell})
+	// What is in another cluster stays to be seen to: only where the deployment ends that is given up.
+	var lost []sentry.PipelineRun
+	a.lost = nil
+	for i, run := range now {
+		if run.Status == sentry.Interrupted {
+			lost, a.lost = append(lost, run), append(a.lost, [2]sentry.PipelineRun{runs[i], run})
+			now[i] = runs[i]
+		}
+	}
 	a.keep.put(runs, now)
-	lost := slices.DeleteFunc(slices.Clone(now), func(r sentry.PipelineRun) bool { return r.Status != sentry.Interrupted })
 	open := slices.DeleteFunc(slices.Clone(now), func(r sentry.PipelineRun) bool { return !r.Open() })
 	switch {
 	case len(lost) > 0:
-		return fmt.Errorf("%s may still run: %s", nameRuns(append(lost, open...)), lost[0].Reason)
+		return fmt.Errorf("%s may still run: %s", nameRuns(open), lost[0].Reason)
 	case len(open) == 0:
 		return nil
 	case err == nil:
@@ -470,6 +478,14 @@ func (a *attempt) cancel(ctx context.Context, runs []sentry.PipelineRun, log io.
 		err = cause
 	}
 	return fmt.Errorf("%s may still run: %w", nameRuns(open), err)
+}
+
+// abandon gives up what may still run: nobody knows how it ends.
+func (a *attempt) abandon() {
+	for _, l := range a.lost {
+		a.keep.put(l[:1], l[1:])
+	}
+	a.keep.abandon()
 }
 
 // retract ends what a failed try has created, before the next one begins: it does not count.

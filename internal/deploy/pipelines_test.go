@@ -25,11 +25,12 @@ import (
 // kubeWorld is a cluster that outlives the processes which use it. It has its own lock.
 type kubeWorld struct {
 	mu      sync.Mutex
-	down    bool  // the API server does not answer
-	stuck   bool  // it answers, but nothing ends
-	refuses bool  // it refuses to create anything
-	missing error // why the cluster cannot be had
-	cluster int   // which one it is; what was created in another is not found
+	down    bool      // the API server does not answer
+	stuck   bool      // it answers, but nothing ends
+	since   time.Time // when that began; zero: nothing ever did
+	refuses bool      // it refuses to create anything
+	missing error     // why the cluster cannot be had
+	cluster int       // which one it is; what was created in another is not found
 	runs    []*fakeRun
 	open    map[string]func(fakeRun) error // how to create, by the token in a kubeconfig
 	late    []fakeRun                      // asked for by a process that is gone; they arrive when the access is closed
@@ -39,6 +40,9 @@ type kubeWorld struct {
 // fakeRun is a pipeline run that ends as its fate is.
 type fakeRun struct {
 	sentry.PipelineRun
+	asked    time.Time // when it was canceled
+	of       string    // the deployment that created it
+	deleted  bool      // by somebody else, before its end
 	attempt  int
 	cluster  int
 	ends     time.Time
@@ -48,7 +52,11 @@ type fakeRun struct {
 
 // ended reports whether the run has ended by now. The caller has the lock.
 func (r *fakeRun) ended(w *kubeWorld) bool {
-	return !w.stuck && (r.canceled || !time.Now().Before(r.ends))
+	now := time.Now()
+	if w.stuck {
+		now = w.since
+	}
+	return r.deleted || r.canceled && !r.asked.After(now) || !r.ends.After(now)
 }
 
 func (r *fakeRun) now(w *kubeWorld) sentry.PipelineRun {
@@ -137,7 +145,7 @@ func (c *fakeCluster) Open(id kube.Identity, r kube.Recorder) (Access, error) {
 
 // create does what the gateway does: the intent, the request, the record.
 func (c *fakeCluster) create(run fakeRun, id kube.Identity, r kube.Recorder) error {
-	run.Nonce, run.Namespace, run.attempt = kube.NewNonce(), "qa", id.Attempt
+	run.Nonce, run.Namespace, run.attempt, run.of = kube.NewNonce(), "qa", id.Attempt, id.Deployment
 	if err := r.Intend(run.PipelineRun); err != nil {
 		return err
 	}
@@ -182,10 +190,15 @@ func (c *fakeCluster) find(run sentry.PipelineRun) *fakeRun {
 }
 
 // look gives the runs as they are, until done says that this is enough, ctx ends or the process is dead.
-func (c *fakeCluster) look(ctx context.Context, runs []sentry.PipelineRun, each func(*fakeRun), away func(string), progress func([]sentry.PipelineRun) error) ([]sentry.PipelineRun, error) {
+func (c *fakeCluster) look(ctx context.Context, runs []sentry.PipelineRun, each func(*fakeRun), gone sentry.Status, away func(string), progress func([]sentry.PipelineRun) error) ([]sentry.PipelineRun, error) {
 	now := slices.Clone(runs)
 	told := false
 	for {
+		select {
+		case <-c.died:
+			return now, errDead
+		default:
+		}
 		c.mu.Lock()
 		down := c.down
 		c.mu.Unlock()
@@ -202,6 +215,9 @@ func (c *fakeCluster) look(ctx context.Context, runs []sentry.PipelineRun, each 
 			}
 			if r := c.find(run); r != nil && r.cluster != c.cluster {
 				now[i].Status, now[i].Reason = sentry.Interrupted, "it was created in another cluster"
+			} else if r != nil && r.deleted {
+				now[i].Name, now[i].UID = r.Name, r.UID
+				now[i].Status, now[i].Reason = gone, "it was deleted"
 			} else if r != nil {
 				each(r)
 				now[i] = r.now(c.kubeWorld)
@@ -232,15 +248,15 @@ func (c *fakeCluster) look(ctx context.Context, runs []sentry.PipelineRun, each 
 
 func (c *fakeCluster) Track(ctx context.Context, runs []sentry.PipelineRun, o kube.TrackOptions) ([]sentry.PipelineRun, error) {
 	fmt.Fprintln(o.Log, "tracking")
-	return c.look(ctx, runs, func(*fakeRun) {}, o.Away, o.Progress)
+	return c.look(ctx, runs, func(*fakeRun) {}, sentry.Failed, o.Away, o.Progress)
 }
 
 func (c *fakeCluster) Cancel(ctx context.Context, runs []sentry.PipelineRun, o kube.CancelOptions) ([]sentry.PipelineRun, error) {
 	return c.look(ctx, runs, func(r *fakeRun) {
 		if !r.ended(c.kubeWorld) {
-			r.canceled = true
+			r.canceled, r.asked = true, time.Now()
 		}
-	}, o.Away, nil)
+	}, sentry.Canceled, o.Away, nil)
 }
 
 // parseRun reads "NAME STATUS SECONDS".
@@ -267,12 +283,23 @@ type scriptWitness struct {
 	mu     sync.Mutex
 	starts []string // DEPLOYMENT/ATTEMPT
 	wrong  []string
+	failed map[string]bool // DEPLOYMENT/ATTEMPT of commands that exited with another code than 0
+}
+
+// exits notes how a command exited.
+func (w *scriptWitness) exits(env map[string]string, code int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failed == nil {
+		w.failed = map[string]bool{}
+	}
+	w.failed[env["SENTRY_DEPLOYMENT_ID"]+"/"+env["SENTRY_ATTEMPT"]] = code != 0
 }
 
 func (s *scripts) Expect() {}
 
-func (s *scripts) Run(ctx context.Context, spec command.Spec) command.Result {
-	result := command.Result{Outcome: command.NotStarted}
+func (s *scripts) Run(ctx context.Context, spec command.Spec) (result command.Result) {
+	result = command.Result{Outcome: command.NotStarted}
 	if result.Err = spec.Begin(); result.Err != nil {
 		return result
 	}
@@ -281,7 +308,12 @@ func (s *scripts) Run(ctx context.Context, spec command.Spec) command.Result {
 		key, value, _ := strings.Cut(v, "=")
 		env[key] = value
 	}
-	s.begins(env)
+	tries := s.begins(env)
+	defer func() {
+		if result.Outcome == command.Exited {
+			s.witness.exits(env, result.ExitCode)
+		}
+	}()
 	result.Outcome = command.Exited
 	_ = os.WriteFile(spec.Log, []byte("output\n"), 0o600)
 	for line := range strings.SplitSeq(spec.Script, ";") {
@@ -308,7 +340,7 @@ func (s *scripts) Run(ctx context.Context, spec command.Spec) command.Result {
 				return result
 			}
 		case "fail-once":
-			if n := len(s.witness.starts); n == 1 {
+			if tries == 1 {
 				result.ExitCode = 7
 				return result
 			}
@@ -334,16 +366,23 @@ func (s *scripts) create(file string, run fakeRun) error {
 	return create(run)
 }
 
-// begins judges the moment: nothing that an earlier attempt created may still run.
-func (s *scripts) begins(env map[string]string) {
-	attempt := env["SENTRY_ATTEMPT"]
-	alive := s.world.alive(func(r *fakeRun) bool { return fmt.Sprint(r.attempt) == attempt })
+// begins judges the moment: nothing that an earlier attempt created may still run. It tells how often commands of the
+// deployment have begun by now.
+func (s *scripts) begins(env map[string]string) (times int) {
+	id, attempt := env["SENTRY_DEPLOYMENT_ID"], env["SENTRY_ATTEMPT"]
+	alive := s.world.alive(func(r *fakeRun) bool { return fmt.Sprint(r.attempt) == attempt || r.of != id })
 	s.witness.mu.Lock()
 	defer s.witness.mu.Unlock()
-	s.witness.starts = append(s.witness.starts, env["SENTRY_DEPLOYMENT_ID"]+"/"+attempt)
+	s.witness.starts = append(s.witness.starts, id+"/"+attempt)
+	for _, start := range s.witness.starts {
+		if strings.HasPrefix(start, id+"/") {
+			times++
+		}
+	}
 	if len(alive) > 0 {
 		s.witness.wrong = append(s.witness.wrong, fmt.Sprintf("attempt %s begins while %v runs", attempt, alive))
 	}
+	return times
 }
 
 // stage is a group of one repository, a cluster, and a line of processes.
