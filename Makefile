@@ -77,8 +77,9 @@ image-test: ## the image, built twice, and what is promised of it (without a Doc
 	./tools/image-test $(IMAGE)
 
 .PHONY: test-long
-test-long: ## the scheduler's model over 100,000 sequences (about half an hour)
-	SENTRY_MODEL_SEQUENCES=100000 $(GO) test -timeout 3h -count 1 -run TestModel -v ./internal/deploy
+test-long: ## the scheduler's model over 100,000 sequences (about half an hour), and with pipeline runs over 20,000
+	SENTRY_MODEL_SEQUENCES=100000 $(GO) test -timeout 3h -count 1 -run '^TestModel$$' -v ./internal/deploy
+	SENTRY_MODEL_SEQUENCES=20000 $(GO) test -timeout 3h -count 1 -run '^TestModelOfPipelineRuns$$' -v ./internal/deploy
 
 .PHONY: crash
 crash: ## kill -9 at 2,000 random moments, judged by what the commands wrote
