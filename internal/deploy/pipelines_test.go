@@ -110,6 +110,8 @@ func (c *fakeCluster) Find(context.Context, kube.Selector, []string) ([]sentry.P
 }
 
 func (c *fakeCluster) Follow(instance string, namespaces ...string) (func(), error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.followed = append(c.followed, namespaces...)
 	return func() {}, nil
 }
