@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -23,6 +24,13 @@ func (s *stage) kill() {
 
 // alive tells how many pipeline runs go on.
 func (s *stage) alive() int { return len(s.world.alive(func(*fakeRun) bool { return false })) }
+
+// begun tells which commands have begun, as DEPLOYMENT/ATTEMPT.
+func (s *stage) begun() []string {
+	s.witness.mu.Lock()
+	defer s.witness.mu.Unlock()
+	return slices.Clone(s.witness.starts)
+}
 
 // last gives the name and the status of the last step.
 func (s *stage) last() (string, sentry.Status) {
@@ -99,8 +107,8 @@ func TestAStopDoesNotWaitForACancellation(t *testing.T) {
 				if d.Status != c.status || r.Status != c.status || d.PipelineRuns[0].Status != sentry.Canceled {
 					t.Errorf("it ended as %s (%s), the deployment as %s (%s), the run as %s", r.Status, r.Reason, d.Status, d.Reason, d.PipelineRuns[0].Status)
 				}
-				if len(s.witness.starts) != 1 || r.Interruptions != 0 {
-					t.Errorf("commands began %v, %d interruptions", s.witness.starts, r.Interruptions)
+				if len(s.begun()) != 1 || r.Interruptions != 0 {
+					t.Errorf("commands began %v, %d interruptions", s.begun(), r.Interruptions)
 				}
 				s.end()
 			})
@@ -122,7 +130,11 @@ func TestHeldAndKilledIsInterrupted(t *testing.T) {
 		s.world.stuck = true
 		s.world.mu.Unlock()
 		s.stop()
-		s.until(false, func() bool { return s.world.runs[0].canceled })
+		s.until(false, func() bool {
+			s.world.mu.Lock()
+			defer s.world.mu.Unlock()
+			return s.world.runs[0].canceled
+		})
 		time.Sleep(time.Second)
 		s.world.mu.Lock()
 		s.world.stuck = false
@@ -174,8 +186,8 @@ func TestWithoutAClusterItIsUnknown(t *testing.T) {
 				s.reachable(nil)
 				s.until(false, s.ended)
 				r := s.rollout()
-				if d := r.Deployments[0]; r.Status != c.status || strings.Contains(d.Reason, "unknown") || len(s.witness.starts) != 1 {
-					t.Errorf("it ended as %s (%s), commands began %v", r.Status, r.Reason, s.witness.starts)
+				if d := r.Deployments[0]; r.Status != c.status || strings.Contains(d.Reason, "unknown") || len(s.begun()) != 1 {
+					t.Errorf("it ended as %s (%s), commands began %v", r.Status, r.Reason, s.begun())
 				}
 				s.end()
 			})
@@ -207,8 +219,8 @@ func TestWhatIsInAnotherClusterIsUnknown(t *testing.T) {
 				if r.Status != sentry.Interrupted || d.PipelineRuns[0].Status != sentry.Interrupted || !strings.Contains(d.Reason, "it was created in another cluster") {
 					t.Errorf("it ended as %s: %s, %+v", r.Status, d.Reason, d.PipelineRuns)
 				}
-				if len(s.witness.starts) != 1 {
-					t.Errorf("commands began %v", s.witness.starts)
+				if len(s.begun()) != 1 {
+					t.Errorf("commands began %v", s.begun())
 				}
 				s.end()
 			})
@@ -243,7 +255,7 @@ func TestACancellationThatWaitsSaysSo(t *testing.T) {
 					t.Errorf("it is %s: %q", d.Status, d.Reason)
 				}
 				s.away(false)
-				s.until(false, func() bool { return len(s.witness.starts) == 2 })
+				s.until(false, func() bool { return len(s.begun()) == 2 })
 				synctest.Wait()
 				if d := s.rollout().Deployments[0]; d.Reason != "" {
 					t.Errorf("it goes on, and says %q", d.Reason)
