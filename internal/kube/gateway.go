@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -243,7 +244,29 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 		g.discovery.serve(w, r.WithContext(ctx), c)
 		return
 	}
+	if r.Header.Get("Upgrade") != "" {
+		w = taking{w, ctx}
+	}
 	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, callKey{}, c)))
+}
+
+// taking closes the client's connection, which the proxy takes over for exec and the like, when the context ends. The proxy by
+// itself waits for the client after the API server has hung up, and the client may never notice.
+type taking struct {
+	http.ResponseWriter
+	ctx context.Context
+}
+
+// Unwrap is for http.ResponseController.
+func (t taking) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// Hijack gives the connection to the proxy.
+func (t taking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(t.ResponseWriter).Hijack()
+	if err == nil {
+		context.AfterFunc(t.ctx, func() { _ = conn.Close() })
+	}
+	return conn, buffered, err
 }
 
 // bufferSize is how much of an answer is copied at once.

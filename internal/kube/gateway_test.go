@@ -509,6 +509,46 @@ func TestGatewayUpgrade(t *testing.T) {
 	<-ended
 }
 
+// The API server has hung up, and the client does not: the access can be closed all the same.
+func TestGatewayUpgradeHalfClosed(t *testing.T) {
+	r := newRig(t, Options{}, func(w http.ResponseWriter, req *http.Request) {
+		conn, stream, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.WriteString(stream, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\nbye\n")
+		stream.Flush()
+		conn.Close()
+	})
+	c := r.open(Identity{}, nil)
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(c.config.Host, "https://"), c.tls("http/1.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	req := c.request("POST", "/api/v1/namespaces/qa/pods/x/exec?command=sh", "", "Connection: Upgrade", "Upgrade: SPDY/3.1")
+	if err := req.Write(conn); err != nil {
+		t.Fatal(err)
+	}
+	reader := bufio.NewReader(conn)
+	if resp, err := http.ReadResponse(reader, req); err != nil || resp.StatusCode != 101 {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+	if rest, err := io.ReadAll(reader); string(rest) != "bye\n" || err != nil {
+		t.Fatalf("%q, %v", rest, err)
+	}
+	closed := make(chan struct{})
+	go func() { c.access.Close(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(20 * time.Second):
+		conn.Close() // so that it can end
+		<-closed
+		t.Error("the access waits for a client that says nothing")
+	}
+}
+
 // The end of an access cuts what hangs, and a creation that hangs gets its grace.
 func TestGatewayCloseWaits(t *testing.T) {
 	asked, release := make(chan struct{}), make(chan struct{})
