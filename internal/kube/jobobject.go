@@ -11,6 +11,7 @@ const (
 	jobUser     = 65532              // who it runs as by default, and its group
 	jobRoot     = "kube-root-ca.crt" // the ConfigMap that every namespace has
 	jobFolder   = "/var/run/sentry"  // of JobAuthority
+	jobState    = "/var/lib/sentry"  // where Sentry's image has its state, of which a Job has none
 	safeToEvict = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 )
 
@@ -59,6 +60,7 @@ func (s *JobSpec) pod() map[string]any {
 			{"name": "tmp", "emptyDir": scratch},
 			// Optional: a pod without it runs, and does without the cluster.
 			{"name": "authority", "configMap": object{"name": jobRoot, "optional": true}},
+			{"name": "state", "emptyDir": object{}},
 		},
 	}
 	if s.Deadline > 0 {
@@ -98,6 +100,8 @@ func (s *JobSpec) container() map[string]any {
 			{"name": "work", "mountPath": JobWork},
 			{"name": "tmp", "mountPath": "/tmp"},
 			{"name": "authority", "mountPath": jobFolder, "readOnly": true},
+			// A folder that the image calls a volume can be written to, without a limit, where nothing else is mounted.
+			{"name": "state", "mountPath": jobState, "readOnly": true},
 		},
 	}
 	if len(s.Command) > 0 {
