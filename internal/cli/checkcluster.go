@@ -11,6 +11,7 @@ import (
 
 	"sentry/internal/config"
 	"sentry/internal/daemon"
+	"sentry/internal/deploy"
 	"sentry/internal/kube"
 )
 
@@ -55,33 +56,61 @@ func askCluster(ctx context.Context, cfg *config.Config) []finding {
 	return append(list, checkJobs(ctx, cfg, cluster)...)
 }
 
-// checkJobs asks for the rights that Jobs take, once for each namespace and service account that a repository is deployed in
-// and with.
-func checkJobs(ctx context.Context, cfg *config.Config, cluster *kube.Cluster) (list []finding) {
+// jobCluster is what checkJobs asks of Kubernetes. *kube.Cluster is one.
+type jobCluster interface {
+	Namespace() string
+	JobAccess(ctx context.Context, namespace, account string) ([]kube.Right, error)
+	TryJob(ctx context.Context, spec kube.JobSpec) (warnings []string, err error)
+}
+
+// checkJobs asks whether deployments can run as Jobs: for the rights that it takes, once for each namespace and service
+// account, and whether the API server would take the Job, once for each that is different.
+func checkJobs(ctx context.Context, cfg *config.Config, cluster jobCluster) (list []finding) {
 	type place struct{ namespace, account string }
-	asked := map[place]bool{}
+	may := map[place]bool{}
+	tried := map[string]bool{}
 	for i := range cfg.Repositories {
 		r := &cfg.Repositories[i]
 		if cfg.ExecutorOf(r) != config.ExecutorKubernetes {
 			continue
 		}
-		job := cfg.JobOf(r)
-		at := place{cmp.Or(job.Namespace, cluster.Namespace()), job.ServiceAccount}
-		if asked[at] {
-			continue
-		}
-		asked[at] = true
-		rights, err := cluster.JobAccess(ctx, at.namespace, at.account)
-		switch missing := missingRights(rights); {
-		case err != nil:
-			list = append(list, finding{checkFail, "kubernetes " + at.namespace, err.Error(), "see whether the credentials are still valid"})
-		case len(missing) > 0:
+		pod := deploy.Pod(cfg.JobOf(r))
+		pod.Namespace = cmp.Or(pod.Namespace, cluster.Namespace())
+		at := place{pod.Namespace, pod.ServiceAccount}
+		if _, asked := may[at]; !asked {
+			rights, err := cluster.JobAccess(ctx, at.namespace, at.account)
+			if err != nil {
+				return append(list, finding{checkFail, "kubernetes " + at.namespace, err.Error(), "see whether the credentials are still valid"})
+			}
+			missing := missingRights(rights)
 			list = append(list, missing...)
-		default:
-			list = append(list, finding{checkOK, "kubernetes " + at.namespace, "deployments may run as Jobs in namespace " + at.namespace, ""})
+			may[at] = !slices.ContainsFunc(missing, func(f finding) bool { return f.Status == checkFail })
+		}
+		if key := fmt.Sprint(pod); may[at] && !tried[key] {
+			tried[key] = true
+			list = append(list, tryJob(ctx, r.Name, cluster, &pod)...)
 		}
 	}
 	return list
+}
+
+// tryJob asks whether the Job of a repository would be taken.
+func tryJob(ctx context.Context, repository string, cluster jobCluster, pod *deploy.Pod) (list []finding) {
+	subject := "kubernetes " + pod.Namespace
+	spec := pod.Spec()
+	spec.Name = "sentry-check"
+	warnings, err := cluster.TryJob(ctx, spec)
+	if err != nil {
+		return []finding{{checkFail, subject, fmt.Sprintf("a Job for %s would be refused: %v", repository, err), "mend kubernetes.jobs, or deploy.job of the repository, or make what is missing"}}
+	}
+	for _, w := range warnings {
+		list = append(list, finding{checkWarn, subject, fmt.Sprintf("of a Job for %s the API server says: %s", repository, w), ""})
+	}
+	as := ", without access to the cluster"
+	if pod.ServiceAccount != "" {
+		as = ", as service account " + pod.ServiceAccount
+	}
+	return append(list, finding{checkOK, subject, fmt.Sprintf("%s may run in Jobs in namespace %s%s", repository, pod.Namespace, as), ""})
 }
 
 // clusterNamespaces gives the namespaces that the configuration speaks of, or the one that is the default.

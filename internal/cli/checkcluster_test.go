@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"context"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,6 +34,75 @@ func TestMissingRights(t *testing.T) {
 		if list[i] != want[i] {
 			t.Errorf("got  %+v\nwant %+v", list[i], want[i])
 		}
+	}
+}
+
+// granter is a cluster that grants everything but what it is told to refuse.
+type granter struct {
+	denied   string // a namespace
+	refused  string // an image
+	warned   string // an image
+	accesses int
+	tries    int
+}
+
+func (g *granter) Namespace() string { return "home" }
+
+func (g *granter) JobAccess(_ context.Context, namespace, account string) ([]kube.Right, error) {
+	g.accesses++
+	return []kube.Right{
+		{Verb: "create", Resource: "jobs.batch", Namespace: namespace, Allowed: namespace != g.denied, For: "to run deployments as Jobs"},
+		{Verb: "list", Resource: "events", Namespace: namespace, Optional: true, For: "to tell why a Job does not start"},
+	}, nil
+}
+
+func (g *granter) TryJob(_ context.Context, spec kube.JobSpec) ([]string, error) {
+	g.tries++
+	switch spec.Image {
+	case g.refused:
+		return nil, &kube.JobError{Reason: "Invalid", Message: "no such thing"}
+	case g.warned:
+		return []string{"would violate PodSecurity"}, nil
+	}
+	return nil, nil
+}
+
+// What Jobs take is asked for once for all that are alike, and only where something runs in them.
+func TestCheckJobs(t *testing.T) {
+	cfg := &config.Config{
+		Kubernetes: &config.Kubernetes{Jobs: &config.JobSettings{Image: "all", ServiceAccount: "runner"}},
+		Groups:     []config.Group{{Name: "jobs", Executor: config.ExecutorKubernetes}, {Name: "here"}},
+	}
+	for _, r := range []struct {
+		name, group string
+		job         *config.JobSettings
+	}{
+		{"one", "jobs", nil},
+		{"two", "jobs", nil},
+		{"local", "here", &config.JobSettings{Image: "refused"}},
+		{"odd", "jobs", &config.JobSettings{Image: "refused"}},
+		{"loud", "jobs", &config.JobSettings{Image: "warned"}},
+		{"out", "jobs", &config.JobSettings{Image: "all", Namespace: "closed"}},
+	} {
+		cfg.Repositories = append(cfg.Repositories, config.Repository{Name: r.name, Group: r.group, Deploy: config.Deploy{Job: r.job}})
+	}
+	g := &granter{denied: "closed", refused: "refused", warned: "warned"}
+	var got []string
+	for _, f := range checkJobs(t.Context(), cfg, g) {
+		got = append(got, f.Status+" "+f.Subject+": "+f.Message)
+	}
+	want := []string{
+		"warn kubernetes home: may not list events in namespace home, to tell why a Job does not start",
+		"ok kubernetes home: one may run in Jobs in namespace home, as service account runner",
+		"warn kubernetes home: may not list events in namespace home, to tell why a Job does not start",
+		"fail kubernetes home: a Job for odd would be refused: Invalid: no such thing",
+		"warn kubernetes home: of a Job for loud the API server says: would violate PodSecurity",
+		"ok kubernetes home: loud may run in Jobs in namespace home, without access to the cluster",
+		"fail kubernetes closed: may not create jobs.batch in namespace closed, to run deployments as Jobs",
+		"warn kubernetes closed: may not list events in namespace closed, to tell why a Job does not start",
+	}
+	if !slices.Equal(got, want) || g.accesses != 3 || g.tries != 3 {
+		t.Errorf("%d and %d questions:\n%s\nwant:\n%s", g.accesses, g.tries, strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 

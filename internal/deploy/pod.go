@@ -33,6 +33,17 @@ type JobCluster interface {
 // Pod is how the Job of an attempt looks. It is the place of the attempt.
 type Pod config.JobSettings
 
+// Spec describes the Job of any attempt. What is said of one, its name and its times, is not in it.
+func (p *Pod) Spec() kube.JobSpec {
+	return kube.JobSpec{
+		Namespace: p.Namespace, Image: p.Image, PullPolicy: p.PullPolicy, PullSecrets: p.PullSecrets,
+		Args: []string{"runner", "--state-dir", kube.JobWork}, ServiceAccount: p.ServiceAccount,
+		Requests: p.Resources.Requests, Limits: p.Resources.Limits, NodeSelector: p.NodeSelector, Tolerations: p.Tolerations,
+		PodSecurity: p.PodSecurity, ContainerSecurity: p.Security, Scratch: p.Scratch,
+		Keep: p.Keep, Labels: p.Labels, Annotations: p.Annotations, Patience: p.StartTimeout,
+	}
+}
+
 // The step in which a Job is made, and its pod waited for.
 const jobStep = "job"
 
@@ -262,20 +273,15 @@ func (j *shift) waiting(why string) {
 
 // spec describes the Job.
 func (j *shift) spec(ctx context.Context) kube.JobSpec {
-	s, limit := j.pod, noLimit
+	limit := noLimit
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = time.Until(deadline)
 	}
 	grace := j.job.Global.Grace + podMargin
-	return kube.JobSpec{
-		Namespace: j.ref.Namespace, Name: j.ref.Name, Identity: j.identity(),
-		Image: s.Image, PullPolicy: s.PullPolicy, PullSecrets: s.PullSecrets,
-		Args: []string{"runner", "--state-dir", kube.JobWork}, ServiceAccount: s.ServiceAccount,
-		Requests: s.Resources.Requests, Limits: s.Resources.Limits, NodeSelector: s.NodeSelector, Tolerations: s.Tolerations,
-		PodSecurity: s.PodSecurity, ContainerSecurity: s.Security, Scratch: s.Scratch,
-		Deadline: limit + grace + jobMargin, Grace: grace, Keep: s.Keep, Labels: s.Labels, Annotations: s.Annotations,
-		Patience: s.StartTimeout, Waiting: j.waiting,
-	}
+	s := j.pod.Spec()
+	s.Namespace, s.Name, s.Identity = j.ref.Namespace, j.ref.Name, j.identity()
+	s.Deadline, s.Grace, s.Waiting = limit+grace+jobMargin, grace, j.waiting
+	return s
 }
 
 // endedBy is EndedBy, but where the Job is left to the next start.
