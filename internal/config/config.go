@@ -153,7 +153,7 @@ type Group struct {
 	// ReportTo says on which side: upstream (the default: the monitored repository), qa or both. qa is for a token that
 	// may not write upstream.
 	ReportTo string
-	// Executor is where the deployments of its members run: local or kubernetes; "" is local. See ExecutorOf.
+	// Executor is where the deployments of its members run: local (the default) or kubernetes. See ExecutorOf.
 	Executor string
 }
 

@@ -22,6 +22,7 @@ type decoder struct {
 
 	config   *Config               // what is being read; global and groups are complete before the repositories are looked at
 	groups   map[string]*yaml.Node // the names that the file declares, where they stand
+	inJobs   map[string]bool       // the groups whose deployments run in Jobs
 	names    map[string]named      // repositories so far, by lower-case name
 	patterns map[string]sentry.Pattern
 	shared

@@ -194,6 +194,10 @@ func groupKeys() *mapping[Group] {
 				name:  "report_to",
 				about: "Where statuses are put: on the commit of the monitored repository, on that of the QA repository, or on both.",
 				value: oneOf(func(g *Group) *string { return &g.ReportTo }, "upstream", "qa", "both"),
+			}, {
+				name:  "executor",
+				about: "Where deployments run: local is beside Sentry, kubernetes is each in a Job of its own.",
+				value: oneOf(func(g *Group) *string { return &g.Executor }, ExecutorLocal, ExecutorKubernetes),
 			},
 		},
 	}
@@ -316,6 +320,14 @@ func deployKeys() *mapping[Deploy] {
 				about: "What of the cluster the commands of this repository may reach, where that is less than others may.",
 				value: nested(func(p *Deploy) *DeployKubernetes { return &p.Kubernetes }, deployKubernetesKeys),
 			}, {
+				name:  "executor",
+				about: "Where the deployments of this repository run. By default as the group says.",
+				value: oneOf(func(p *Deploy) *string { return &p.Executor }, ExecutorLocal, ExecutorKubernetes),
+			}, {
+				name:  "job",
+				about: "The Jobs of this repository, where they differ from kubernetes.jobs: what is given here goes before it, key by key.",
+				value: ownJob(),
+			}, {
 				name:  "commands",
 				about: "What is run, one after the other, each in a shell of its own that stops at the first failure. Variables in them are for that shell. Without any, Sentry creates the PipelineRuns of .tekton/PROJECT_NAME itself.",
 				value: list(func(p *Deploy) *[]Command { return &p.Commands }, 0, maxCommands, "command",
@@ -348,6 +360,7 @@ func initialGroup(name string) Group {
 		QuietPeriod: time.Second,
 		Report:      "changed",
 		ReportTo:    "upstream",
+		Executor:    ExecutorLocal,
 		Policy: sentry.Policy{
 			Strategy: sentry.Parallel, MaxParallel: 3, ContinueOnError: true, Timeout: sentry.Duration(15 * time.Minute),
 			Scope: sentry.ScopeGroup, Queue: sentry.Latest, OnInterrupt: sentry.Retry,

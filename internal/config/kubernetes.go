@@ -33,6 +33,10 @@ func kubernetesKeys() *mapping[Kubernetes] {
 				name:  "impersonate",
 				about: "The user as whom commands reach the cluster, such as system:serviceaccount:qa:deployer. By default as Sentry itself.",
 				value: text(func(k *Kubernetes) *string { return &k.Impersonate }, checkKubeName),
+			}, {
+				name:  "jobs",
+				about: "The Jobs in which deployments run whose executor is kubernetes.",
+				value: optional(func(k *Kubernetes) **JobSettings { return &k.Jobs }, jobKeys),
 			},
 		},
 		after: checkKubernetes,

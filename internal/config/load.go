@@ -66,7 +66,7 @@ func Parse(file string, data []byte, o Options) (*Config, Problems, error) {
 	}
 	d := &decoder{
 		file: file, folder: filepath.Dir(absolute), find: finder(o.environ()), lenient: o.IgnoreUnset,
-		groups: map[string]*yaml.Node{}, names: map[string]named{}, patterns: map[string]sentry.Pattern{},
+		groups: map[string]*yaml.Node{}, inJobs: map[string]bool{}, names: map[string]named{}, patterns: map[string]sentry.Pattern{},
 	}
 	c := initialConfig()
 	c.File = absolute

@@ -131,7 +131,7 @@ func TestSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Group{
-		Name: "ai-blueprints", QuietPeriod: time.Second, Report: "changed", ReportTo: "upstream",
+		Name: "ai-blueprints", QuietPeriod: time.Second, Report: "changed", ReportTo: "upstream", Executor: "local",
 		Policy: sentry.Policy{
 			Strategy: sentry.Parallel, MaxParallel: 3, ContinueOnError: true, Timeout: sentry.Duration(900 * time.Second),
 			Scope: sentry.ScopeGroup, Queue: sentry.Latest, OnInterrupt: sentry.Retry,
@@ -196,20 +196,21 @@ func TestEveryKeyArrives(t *testing.T) {
 	}}, c.Hosts); diff != "" {
 		t.Errorf("hosts: -want +got:\n%s", diff)
 	}
+	jobs := everyJobKey()
 	if diff := cmp.Diff(&Kubernetes{
 		Kubeconfig: filepath.Join(folder, "keys/kubeconfig"), Context: "staging", Namespaces: []string{"qa", "qa-api"},
-		Impersonate: "system:serviceaccount:qa:deployer",
+		Impersonate: "system:serviceaccount:qa:deployer", Jobs: &jobs,
 	}, c.Kubernetes); diff != "" {
 		t.Errorf("kubernetes: -want +got:\n%s", diff)
 	}
 	if diff := cmp.Diff([]Group{{
-		Name: "services", QuietPeriod: 500 * time.Millisecond, Report: "all", ReportTo: "both",
+		Name: "services", QuietPeriod: 500 * time.Millisecond, Report: "all", ReportTo: "both", Executor: "kubernetes",
 		Policy: sentry.Policy{
 			Strategy: sentry.Sequential, MaxParallel: 8, ContinueOnError: false, Timeout: sentry.Duration(90 * time.Minute),
 			Scope: sentry.ScopeChanged, Queue: sentry.Every, OnInterrupt: sentry.Hold,
 		},
 	}, {
-		Name: "local", Implicit: true, QuietPeriod: time.Second, Policy: initialGroup("").Policy, Report: "changed", ReportTo: "upstream",
+		Name: "local", Implicit: true, QuietPeriod: time.Second, Policy: initialGroup("").Policy, Report: "changed", ReportTo: "upstream", Executor: "local",
 	}}, c.Groups); diff != "" {
 		t.Errorf("groups: -want +got:\n%s", diff)
 	}

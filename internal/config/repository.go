@@ -33,7 +33,7 @@ func groupsCodec() codec[Config] {
 				}
 				g := initialGroup(name.Value)
 				m.read(d, here, value, &g)
-				d.groups[g.Name] = name
+				d.groups[g.Name], d.inJobs[g.Name] = name, g.Executor == ExecutorKubernetes
 				into.Groups = append(into.Groups, g)
 			}
 		},
@@ -116,6 +116,7 @@ func checkConfig(d *decoder, at *place, n *yaml.Node, given map[string]*yaml.Nod
 	}
 	checkHosts(d, at.at("hosts"), given["hosts"], c)
 	checkWebhooks(d, at, given, c)
+	checkJobs(d, at, n, given, c)
 	used := make(map[string]bool, len(c.Repositories))
 	for i := range c.Repositories {
 		r := &c.Repositories[i]
@@ -157,6 +158,7 @@ func checkRepository(d *decoder, at *place, n *yaml.Node, given map[string]*yaml
 	if r.Monitor.Interval == 0 {
 		r.Monitor.Interval = d.config.PollingInterval
 	}
+	checkPlace(d, at.at("deploy"), given["deploy"], r)
 	if deploy := given["deploy"]; deploy != nil && r.Deploy.ProjectName == "" && r.Name != "" && !has(deploy, "project_name") {
 		r.Deploy.ProjectName = r.Name
 		if sentry.CheckProjectName(r.Name) != nil {

@@ -67,7 +67,7 @@ func TestSchemaRefusesBadStructure(t *testing.T) {
 	_, schema := readSchema(t)
 	for _, name := range []string{
 		"unknown-key", "key-in-the-wrong-place", "wrong-type", "not-a-mapping", "repositories-as-mapping", "no-value", "missing-keys",
-		"nothing-to-watch", "variable-in-key", "number-out-of-range", "kubernetes", "unknown-strategy", "unknown-choice", "bad-environment", "unknown-report", "incomplete-app",
+		"nothing-to-watch", "variable-in-key", "number-out-of-range", "kubernetes", "unknown-strategy", "unknown-choice", "bad-environment", "unknown-report", "incomplete-app", "jobs",
 	} {
 		if err := schema.Validate(asEditor(t, filepath.Join("testdata", "bad", name+".yaml"))); err == nil {
 			t.Errorf("%s.yaml passes", name)

@@ -14,10 +14,14 @@ import (
 func (d *decoder) unknownKey(at *place, name *yaml.Node, known []string) {
 	shown := clip(name.Value, 60)
 	hint := "the keys here are " + listed(known, "and")
-	if sections := sections()[name.Value]; len(sections) > 0 {
-		hint = "it belongs in " + listed(sections, "or")
-	} else if nearest, ok := suggest(name.Value, known); ok {
+	sections := sections()[name.Value]
+	switch nearest, ok := suggest(name.Value, known); {
+	case ok && len(sections) > 0:
+		hint = fmt.Sprintf("did you mean %s? %s belongs in %s", nearest, shown, listed(sections, "or"))
+	case ok:
 		hint = fmt.Sprintf("did you mean %s?", nearest)
+	case len(sections) > 0:
+		hint = "it belongs in " + listed(sections, "or")
 	}
 	d.wrong(at, name, fmt.Sprintf("the key %q is not known here", shown), hint)
 }
