@@ -173,7 +173,9 @@ func TestClusterAdmits(t *testing.T) {
 			"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": map[string]any{},
 		}},
 	})
+	inJobs := jobs.with(values{"jobs": map[string]any{"namespace": map[string]any{"create": false, "name": s.Namespace(t, enforced...)}}})
 	for _, args := range [][]string{
+		{"--values", least(inJobs).write(t)},
 		{"--values", shipped[0].file},
 		{"--values", shipped[1].file},
 		{"--values", least(values{"config": map[string]any{"global": map[string]any{"listen": "127.0.0.1:1"}}}).write(t)},
@@ -187,7 +189,7 @@ func TestClusterAdmits(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, err := s.TryKubectl("apply", "--dry-run=server", "--filename", file, "--namespace", ns)
+		out, err := s.TryKubectl("apply", "--dry-run=server", "--filename", file)
 		if err != nil || strings.Contains(out, "Warning") {
 			t.Errorf("%v: %v\n%s", args, err, out)
 		}
@@ -278,6 +280,55 @@ func (s *site) works(t *testing.T, cluster *kube.Cluster, namespace string) {
 	followed, err := cluster.Track(ctx, found, kube.TrackOptions{Log: &log})
 	if err != nil || followed[0].Status != sentry.Canceled || strings.Contains(log.String(), "cannot ") {
 		t.Errorf("followed: %v: %+v\n%s", err, followed, log.String())
+	}
+}
+
+// TestClusterJobRights: where Jobs are, Sentry may do what it takes to run them, and what runs in them may do nothing; where
+// pipeline runs are it is the other way round.
+func TestClusterJobRights(t *testing.T) {
+	s := newSite(t)
+	home, target, place := s.Namespace(t), s.Namespace(t), s.Namespace(t)
+	v := least(jobs.with(values{
+		"rbac": map[string]any{"namespaces": []any{target}}, "jobs": map[string]any{"namespace": map[string]any{"create": false, "name": place}},
+	}))
+	text, err := helm(t, "template", "sentry", "sentry", "--namespace", home, "--values", v.write(t),
+		"--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml", "--show-only", "templates/jobs.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "rights.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Run(t, "apply", "--filename", file)
+	sentry, runner := "system:serviceaccount:"+home+":sentry", "system:serviceaccount:"+place+":sentry-runner"
+	cluster, err := kube.Connect(kube.Options{Kubeconfig: s.Kubeconfig, Impersonate: sentry, Namespaces: []string{target}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	needed, err := cluster.JobAccess(t.Context(), place, "sentry-runner")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range needed {
+		if !r.Allowed {
+			t.Errorf("Sentry may not %s %s %s", r.Verb, r.Resource, r.Name)
+		}
+		if right := r.Verb + " " + r.Resource; r.Name == "" {
+			s.can(t, runner, place, right, false)
+		}
+	}
+	for _, right := range []string{"create jobs.batch", "create pods/attach", "create serviceaccounts/token"} {
+		s.can(t, sentry, target, right, false)
+		s.can(t, sentry, home, right, false)
+		s.can(t, runner, target, right, false)
+	}
+	for _, right := range []string{"get secrets", "create pods", "create pods/exec", "update jobs.batch", "create serviceaccounts/token", "create pipelineruns.tekton.dev"} {
+		s.can(t, sentry, place, right, false)
+		s.can(t, runner, place, right, false)
+	}
+	for _, right := range []string{"create pipelineruns.tekton.dev", "patch pipelineruns.tekton.dev", "get pods/log"} {
+		s.can(t, runner, target, right, true)
 	}
 }
 
@@ -466,6 +517,78 @@ func TestClusterProduction(t *testing.T) {
 	}
 	if logs := s.Run(t, "logs", "deployment/sentry-prod", "--namespace", "sentry-prod"); strings.Contains(logs, "canary-token") {
 		t.Error("the log has the token")
+	}
+}
+
+// TestClusterJobs: with the rights that the chart makes, a deployment runs in a Job, outlives the pod of Sentry, and leaves its
+// credentials in no object.
+func TestClusterJobs(t *testing.T) {
+	s := newSite(t)
+	s.needImage(t)
+	listener := s.Listen(t)
+	root := t.TempDir()
+	base := "http://" + listener.Addr().String()
+	server := &http.Server{Handler: gitserve.Handler(root, gitserve.Options{User: "robot", Token: "canary-token"}), ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	shop := gittest.NewRepo(t, filepath.Join(root, "shop.git"), base+"/shop.git")
+	qa := gittest.NewRepo(t, filepath.Join(root, "qa.git"), base+"/qa.git")
+	shop.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	run := kubetest.PipelineRun{GenerateName: "shop-", Tasks: []kubetest.Task{kubetest.Succeeds("test", nil)}}
+	qa.CommitFiles(t, "main", []gittest.File{{Path: "test.sh", Mode: "100755", Content: inPod}, {Path: "run.json", Content: run.Manifest(s.Cluster)}}, "tests")
+	home, runs := s.Namespace(t, enforced...), s.Namespace(t)
+	place := home + "-jobs" // made by the chart
+
+	auth := map[string]any{"username": "robot", "token": "${GIT_TOKEN}"}
+	v := jobs.with(values{
+		"config": map[string]any{
+			"polling_interval": 1,
+			"global":           map[string]any{"allow_insecure_http": true, "grace": "2s"},
+			"kubernetes": map[string]any{
+				"namespaces": []any{runs}, "jobs": map[string]any{"resources": map[string]any{"limits": map[string]any{"memory": "512Mi"}}},
+			},
+			"repositories": []any{map[string]any{
+				"name": "shop", "group": "all",
+				"monitor": map[string]any{"repo_url": shop.URL, "branches": []any{"main"}, "auth": auth},
+				"deploy": map[string]any{
+					"qa_repo_url": qa.URL, "qa_repo_branch": "main", "auth": auth, "commands": []any{"sleep 10", "./test.sh"},
+					"env": map[string]any{"APP_PASSWORD": "canary-password"},
+				},
+			}},
+		},
+		"secret": map[string]any{"data": map[string]any{"GIT_TOKEN": "canary-token"}, "env": true},
+	})
+	s.volume(t, home, "sentry", "10Gi")
+	s.install(t, "sentry", home, "-f", v.write(t))
+	sentry := func(words ...string) string {
+		t.Helper()
+		return s.exec(t, home, "sentry", append([]string{"./sentry"}, words...)...)
+	}
+	if check := sentry("check", "-o", "json", "--log-level", "error"); strings.Contains(check, "may not") || !strings.Contains(check, "may run in Jobs in namespace "+place) {
+		t.Errorf("a right is missing: %s", check)
+	}
+	until(t, "the first head is recorded", func() bool { return strings.Contains(sentry("why", "shop"), "first seen: a baseline") })
+	shop.Commit(t, "main", map[string]string{"a": "2"}, "second")
+	until(t, "the rollout has begun", func() bool { return strings.Contains(sentry("history", "-o", "json"), `"running"`) })
+	until(t, "the command runs", func() bool { return strings.Contains(sentry("show", "1"), "sleep 10") })
+	pod := s.Run(t, "get", "pods", "--namespace", home, "--selector", "app.kubernetes.io/component=daemon", "--output", "name")
+	s.Run(t, "delete", strings.TrimSpace(pod), "--namespace", home)
+	s.Run(t, "rollout", "status", "deployment/sentry", "--namespace", home, "--timeout=90s")
+	until(t, "the rollout has ended", func() bool { return len(rollouts(t, sentry("history", "-o", "json"))) == 1 })
+	told := sentry("show", "1") + sentry("logs", "1") + sentry("why", "shop")
+	if r := rollouts(t, sentry("history", "-o", "json"))[0]; r.Status != "succeeded" || !strings.Contains(told, "all is closed") || !strings.Contains(told, "which went on") {
+		t.Errorf("%+v\n%s", r, told)
+	}
+	if made := strings.Fields(s.Run(t, "get", "jobs", "--namespace", place, "--output", "name")); len(made) != 1 {
+		t.Errorf("Jobs: %v", made)
+	}
+	if made := strings.Fields(s.Run(t, "get", "pipelineruns", "--namespace", runs, "--output", "name")); len(made) != 1 {
+		t.Errorf("PipelineRuns: %v", made)
+	}
+	told += s.Run(t, "get", "jobs,pods,secrets,configmaps,events", "--namespace", place, "--output", "yaml") +
+		s.Run(t, "logs", "--namespace", place, "--selector", kube.LabelJob, "--tail=-1")
+	if strings.Contains(told, "canary") {
+		t.Error("a credential is told, or in an object of the cluster")
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sentry/internal/config"
+	"sentry/internal/kube"
 )
 
 // shipped are the files of values that belong to the chart, as the documentation installs them.
@@ -120,6 +121,16 @@ var rights = []string{
 	"tekton.dev/taskruns get", "tekton.dev/taskruns list",
 }
 
+// jobRights are all that Sentry may do where Jobs are. No command has them.
+var jobRights = []string{
+	"/events list",
+	"/pods get", "/pods list", "/pods watch",
+	"/pods/attach create", "/pods/attach get",
+	"/pods/log get",
+	"/serviceaccounts/token create",
+	"batch/jobs create", "batch/jobs delete", "batch/jobs get", "batch/jobs list", "batch/jobs watch",
+}
+
 // confined checks that there are these rights and no others, in namespaces only.
 func confined(t *testing.T, r release) {
 	t.Helper()
@@ -127,7 +138,11 @@ func confined(t *testing.T, r release) {
 		t.Error("there are rights in the whole cluster")
 	}
 	for _, role := range r.all("Role") {
-		if diff := cmp.Diff(rights, granted(role)); diff != "" {
+		allowed := rights
+		if strings.HasSuffix(role.name(), "-jobs") {
+			allowed = jobRights
+		}
+		if diff := cmp.Diff(allowed, granted(role)); diff != "" {
 			t.Errorf("the rights in %s (-want +got):\n%s", role.namespace(), diff)
 		}
 	}
@@ -189,6 +204,72 @@ func TestRender(t *testing.T) {
 		}},
 		"no cluster, no token":      {values{"kubernetes": map[string]any{"enabled": false}}, noToken},
 		"another cluster, no token": {values{"config": map[string]any{"kubernetes": map[string]any{"kubeconfig": "/run/secrets/sentry/kubeconfig"}}}, noToken},
+		"deployments as Jobs": {jobs.with(cluster).with(values{
+			"image": map[string]any{"repository": "registry.example.com/sentry", "tag": "7"}, "imagePullSecrets": []any{map[string]any{"name": "pull"}},
+		}), func(t *testing.T, r release) {
+			confined(t, r)
+			restrictedNamespace(t, r.only(t, "Namespace"), "ci-jobs")
+			want(t, "the account", map[string]any(find(t, r, "ServiceAccount", "sentry-runner")), "ci-jobs", "metadata", "namespace")
+			want(t, "the binding", map[string]any(find(t, r, "RoleBinding", "sentry-jobs")), []any{
+				map[string]any{"kind": "ServiceAccount", "name": "sentry", "namespace": "ci"},
+			}, "subjects")
+			for _, b := range r.all("RoleBinding") {
+				if b.name() == "sentry" {
+					want(t, "the binding", map[string]any(b), "ci-jobs", "subjects", 1, "namespace")
+					want(t, "the binding", map[string]any(b), "sentry-runner", "subjects", 1, "name")
+				}
+			}
+			policy := map[string]any(find(t, r, "NetworkPolicy", "sentry-jobs"))
+			want(t, "the policy", policy, []any{}, "spec", "ingress")
+			want(t, "the policy", policy, []any{"Ingress"}, "spec", "policyTypes")
+			want(t, "the policy", policy, kube.LabelJob, "spec", "podSelector", "matchExpressions", 0, "key")
+			job := jobOf(t, r)
+			job.StartTimeout, job.Keep = 0, 0
+			if diff := cmp.Diff(config.JobSettings{
+				Namespace: "ci-jobs", Image: "registry.example.com/sentry:7", PullPolicy: "IfNotPresent", PullSecrets: []string{"pull"}, ServiceAccount: "sentry-runner",
+			}, job); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		}},
+		"commands beside Sentry keep out of Jobs": {jobs.with(values{"rbac": map[string]any{"namespaces": []any{"three"}}}), func(t *testing.T, r release) {
+			c, _, err := config.Parse("sentry.yaml", []byte(r.configuration(t)), config.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.Kubernetes.Namespaces; !slices.Equal(got, []string{"three"}) {
+				t.Errorf("commands may reach %v", got)
+			}
+		}},
+		"Jobs as they say": {jobs.with(values{
+			"jobs": map[string]any{
+				"namespace": map[string]any{"create": false, "name": "not-this"}, "serviceAccount": map[string]any{"create": false},
+				"egress": []any{map[string]any{"ports": []any{map[string]any{"port": 443}}}},
+			},
+			"config": map[string]any{
+				"kubernetes": map[string]any{"jobs": map[string]any{"namespace": "theirs", "service_account": "robot", "image": "team/sentry:1", "labels": map[string]any{"a": "b"}}},
+				"repositories": []any{map[string]any{
+					"name":    "shop",
+					"monitor": map[string]any{"repo_url": "https://git.example.com/shop", "branches": []any{"main"}},
+					"deploy": map[string]any{
+						"qa_repo_url": "https://git.example.com/qa", "qa_repo_branch": "main", "commands": []any{"true"},
+						"executor": "kubernetes", "job": map[string]any{"service_account": "robot-of-shop"},
+					},
+				}},
+			},
+		}), func(t *testing.T, r release) {
+			if r.all("Namespace") != nil || len(r.all("ServiceAccount")) != 1 {
+				t.Error("there is a namespace, or an account, that nobody wants")
+			}
+			role := find(t, r, "Role", "sentry-jobs")
+			if role.namespace() != "theirs" {
+				t.Error(role.namespace())
+			}
+			want(t, "the Role", map[string]any(role), []any{"robot", "robot-of-shop"}, "rules", 4, "resourceNames")
+			want(t, "the policy", map[string]any(find(t, r, "NetworkPolicy", "sentry-jobs")), 443, "spec", "egress", 0, "ports", 0, "port")
+			if job := jobOf(t, r); job.Namespace != "theirs" || job.ServiceAccount != "robot-of-shop" || job.Image != "team/sentry:1" || job.Labels["a"] != "b" {
+				t.Errorf("%+v", job)
+			}
+		}},
 		"a token that ends": {nil, func(t *testing.T, r release) {
 			volume := named(t, r.pod(t), "volumes", "api")
 			want(t, "the token", volume, 3600, "projected", "sources", 0, "serviceAccountToken", "expirationSeconds")
@@ -361,6 +442,42 @@ func TestRender(t *testing.T) {
 	}
 }
 
+// jobs are values with which deployments run as Jobs.
+var jobs = values{
+	"jobs":   map[string]any{"enabled": true},
+	"config": map[string]any{"groups": map[string]any{"all": map[string]any{"executor": "kubernetes"}}},
+}
+
+// jobOf gives what the configuration says of the Jobs of its repository.
+func jobOf(t *testing.T, r release) config.JobSettings {
+	t.Helper()
+	c, _, err := config.Parse("sentry.yaml", []byte(r.configuration(t)), config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.JobOf(&c.Repositories[0])
+}
+
+// find gives the object of a name.
+func find(t *testing.T, r release, kind, name string) object {
+	t.Helper()
+	for _, o := range r.all(kind) {
+		if o.name() == name {
+			return o
+		}
+	}
+	t.Fatalf("there is no %s %s", kind, name)
+	return nil
+}
+
+func restrictedNamespace(t *testing.T, o object, name string) {
+	t.Helper()
+	if o.name() != name {
+		t.Errorf("the namespace is called %s, want %s", o.name(), name)
+	}
+	want(t, "the namespace", map[string]any(o), "restricted", "metadata", "labels", "pod-security.kubernetes.io/enforce")
+}
+
 const script = "set -e\nfor f in *.yaml; do echo \"$f <&> ${HOME:-none} {{ .Values }}\"; done # a 'quote'\n\n\tkubectl create -f x\n"
 
 func noToken(t *testing.T, r release) {
@@ -481,7 +598,13 @@ func TestRefused(t *testing.T) {
 		"no metrics to read":       {values{"serviceMonitor": map[string]any{"enabled": true}}, []string{"config.global.metrics: open"}},
 		"every right":              {values{"rbac": map[string]any{"extraRules": []any{map[string]any{"apiGroups": []any{""}, "resources": []any{"*"}, "verbs": []any{"get"}}}}}, []string{`contains "*"`}},
 		"no time to end":           {global("grace", "60s").with(values{"terminationGracePeriodSeconds": 60}), []string{"choose more than 120"}},
-		"a digest that is none":    {values{"image": map[string]any{"digest": "latest"}}, []string{"image/digest"}},
+		"Jobs without a token":     {jobs.with(values{"kubernetes": map[string]any{"enabled": false}}), []string{"jobs.enabled makes Jobs in the cluster", "config.kubernetes.jobs"}},
+		"Jobs beside Sentry":       {jobs.with(values{"jobs": map[string]any{"namespace": map[string]any{"name": "ci"}}}), []string{"a namespace of their own"}},
+		"Jobs among pipeline runs": {jobs.with(values{
+			"rbac": map[string]any{"namespaces": []any{"qa"}}, "jobs": map[string]any{"namespace": map[string]any{"name": "qa"}},
+		}), []string{"jobs.namespace.name is qa", "a namespace of their own"}},
+		"Jobs without rights":   {values{"config": jobs["config"]}, []string{"Set jobs.enabled", "config.kubernetes.jobs.image"}},
+		"a digest that is none": {values{"image": map[string]any{"digest": "latest"}}, []string{"image/digest"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := template(t, "--values", least(c.values).write(t))

@@ -70,6 +70,59 @@ yes
 {{- .Values.rbac.namespaces | default $configured | default (list .Release.Namespace) | uniq | join "," -}}
 {{- end -}}
 
+{{/* What config.kubernetes.jobs says, which goes before what the chart would say. */}}
+{{- define "sentry.jobsGiven" -}}
+{{- ((.Values.config.kubernetes | default dict).jobs | default dict) | toJson -}}
+{{- end -}}
+
+{{/* Where Jobs are. */}}
+{{- define "sentry.jobsNamespace" -}}
+{{- (include "sentry.jobsGiven" . | fromJson).namespace | default .Values.jobs.namespace.name | default (printf "%s-jobs" (trunc 58 .Release.Namespace)) -}}
+{{- end -}}
+
+{{/* As whom the commands in Jobs reach the cluster. */}}
+{{- define "sentry.runnerName" -}}
+{{- (include "sentry.jobsGiven" . | fromJson).service_account | default .Values.jobs.serviceAccount.name | default (printf "%s-runner" (include "sentry.fullname" .)) -}}
+{{- end -}}
+
+{{/* All service accounts that Jobs have, separated by commas: repositories may name their own. */}}
+{{- define "sentry.runners" -}}
+{{- $names := list (include "sentry.runnerName" .) -}}
+{{- range .Values.config.repositories -}}
+{{- with ((.deploy | default dict).job | default dict).service_account -}}
+{{- $names = append $names . -}}
+{{- end -}}
+{{- end -}}
+{{- $names | uniq | join "," -}}
+{{- end -}}
+
+{{/* What the chart puts under the configuration. Commands beside Sentry have its rights, so that they are kept to the namespaces in which they may create PipelineRuns. */}}
+{{- define "sentry.jobsConfig" -}}
+kubernetes:
+  namespaces: {{ include "sentry.namespaces" . | splitList "," | toJson }}
+  jobs:
+    namespace: {{ include "sentry.jobsNamespace" . }}
+    image: {{ include "sentry.image" . }}
+    image_pull_policy: {{ .Values.image.pullPolicy }}
+    {{- with .Values.imagePullSecrets }}
+    image_pull_secrets:
+      {{- range . }}
+      - {{ .name }}
+      {{- end }}
+    {{- end }}
+    service_account: {{ include "sentry.runnerName" . }}
+{{- end -}}
+
+{{/* Whether anything in the configuration is to run in Jobs; empty where not. */}}
+{{- define "sentry.wantsJobs" -}}
+{{- range .Values.config.groups -}}
+{{- if eq "kubernetes" ((. | default dict).executor | default "" | toString) }}yes{{ end -}}
+{{- end -}}
+{{- range .Values.config.repositories -}}
+{{- if eq "kubernetes" ((.deploy | default dict).executor | default "" | toString) }}yes{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The port of config.global.listen; empty where nobody outside of the pod reaches it. */}}
 {{- define "sentry.port" -}}
 {{- if not .Values.existingConfigMap -}}
@@ -169,6 +222,17 @@ numbers, at .out.value: templates give back nothing but text.
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "ingress.host is missing: the name by which forges reach Sentry, such as sentry.example.com" -}}
+{{- end -}}
+{{- if .Values.jobs.enabled -}}
+{{- if not (include "sentry.inCluster" .) -}}
+{{- fail "jobs.enabled makes Jobs in the cluster that Sentry runs in: set kubernetes.enabled, and leave config.kubernetes.kubeconfig out. For another cluster, config.kubernetes.jobs says how they look, and the rights are to be made there" -}}
+{{- end -}}
+{{- $namespace := include "sentry.jobsNamespace" . -}}
+{{- if has $namespace (prepend (splitList "," (include "sentry.namespaces" .)) .Release.Namespace) -}}
+{{- fail (printf "jobs.namespace.name is %s, where Sentry is or commands create PipelineRuns: whoever may make Jobs in a namespace may use every service account and Secret of it. Give Jobs a namespace of their own" $namespace) -}}
+{{- end -}}
+{{- else if and (include "sentry.wantsJobs" .) (not (include "sentry.jobsGiven" . | fromJson).image) -}}
+{{- fail "config has executor: kubernetes. Set jobs.enabled, which gives Sentry the rights for it and names its image; or make the rights yourself, and give config.kubernetes.jobs.image" -}}
 {{- end -}}
 {{- range .Values.rbac.extraRules -}}
 {{- if or (has "*" .verbs) (has "*" (.resources | default list)) (has "*" (.apiGroups | default list)) -}}
