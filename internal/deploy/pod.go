@@ -134,6 +134,7 @@ type shift struct {
 	*attempt
 	pod *Pod
 	ref kube.JobRef
+	end time.Time // when the attempt must be over; zero for no limit
 
 	mu     sync.Mutex
 	start  int     // ordinal of the step in which the Job begins; 0 once that has ended
@@ -300,6 +301,7 @@ func (j *shift) leaves(ctx context.Context) bool {
 
 // follow follows the Job to its end, which it brings about where ctx ends before.
 func (j *shift) follow(ctx context.Context) Outcome {
+	j.end, _ = ctx.Deadline()
 	following, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	followed, ended := make(chan struct{}), make(chan struct{})
@@ -500,8 +502,8 @@ func (j *shift) assignment(ctx context.Context) (*Assignment, error) {
 	}
 	if j.pod.ServiceAccount != "" {
 		lifetime := noLimit
-		if deadline, ok := ctx.Deadline(); ok {
-			lifetime = time.Until(deadline) + j.job.Global.Grace + jobMargin
+		if !j.end.IsZero() {
+			lifetime = time.Until(j.end) + j.job.Global.Grace + jobMargin
 		}
 		token, _, err := j.cluster.ServiceToken(ctx, j.ref, j.pod.ServiceAccount, lifetime)
 		if err != nil {

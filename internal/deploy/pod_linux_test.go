@@ -371,3 +371,24 @@ func TestRunnerWaits(t *testing.T) {
 		t.Errorf("it said %q: %v", text, err)
 	}
 }
+
+// TestJobToken: the token with which a Job reaches the cluster is asked for as long as its deployment may take, and no longer.
+func TestJobToken(t *testing.T) {
+	world := newPodWorld(t)
+	tr := newTroupe(t, world, crashed()...)
+	tr.job.Pod.ServiceAccount = "runner"
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	asked := make(chan time.Duration, 1)
+	world.lifetime = func(lifetime time.Duration) {
+		select {
+		case asked <- lifetime:
+		default:
+		}
+		cancel() // it is given none
+	}
+	tr.run(ctx)
+	if got, most := <-asked, time.Minute+tr.job.Global.Grace+jobMargin; got <= 0 || got > most {
+		t.Errorf("a token is asked for %s, not for %s", got, most)
+	}
+}

@@ -30,15 +30,16 @@ type podWorld struct {
 	binary string
 	dir    string
 
-	mu      sync.Mutex
-	jobs    map[string]*podJob
-	starts  int
-	refuse  error  // of the next creation
-	pending string // why pods do not start
-	never   bool   // and never will
-	drop    int    // every so many lines the stream of a log is dropped, and begins some lines before; 0 for never
-	lose    int    // how many lines of the beginning of a log are gone for who begins to follow it
-	deaf    int    // how many attempts to send are cut off in the middle
+	mu       sync.Mutex
+	jobs     map[string]*podJob
+	starts   int
+	refuse   error               // of the next creation
+	pending  string              // why pods do not start
+	never    bool                // and never will
+	drop     int                 // every so many lines the stream of a log is dropped, and begins some lines before; 0 for never
+	lose     int                 // how many lines of the beginning of a log are gone for who begins to follow it
+	lifetime func(time.Duration) // if not nil, told for how long a token is asked
+	deaf     int                 // how many attempts to send are cut off in the middle
 }
 
 // podJob is a Job with its pod.
@@ -272,6 +273,9 @@ func (w *podWorld) EndJob(ctx context.Context, ref kube.JobRef, grace time.Durat
 	return nil
 }
 
-func (w *podWorld) ServiceToken(context.Context, kube.JobRef, string, time.Duration) (string, time.Time, error) {
+func (w *podWorld) ServiceToken(_ context.Context, _ kube.JobRef, _ string, lifetime time.Duration) (string, time.Time, error) {
+	if w.lifetime != nil {
+		w.lifetime(lifetime)
+	}
 	return "", time.Time{}, errors.New("no service account")
 }
