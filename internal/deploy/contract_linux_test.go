@@ -33,7 +33,8 @@ const contractSecret = "xyzzy-plugh-12345"
 type troupe struct {
 	*Local
 	t     *testing.T
-	world *podWorld // nil where the attempt runs beside Sentry
+	world *podWorld // nil where the attempt runs beside Sentry, or in a real cluster
+	real  *realPlace
 	job   Job
 	qa    string // the commit of the QA repository
 	dir   string // where commands leave what tests look for
@@ -47,13 +48,22 @@ type troupe struct {
 // newTroupe makes one with real commands and a real QA repository behind a token.
 func newTroupe(t *testing.T, world *podWorld, commands ...config.Command) *troupe {
 	t.Helper()
+	return newTroupeAt(t, world, nil, commands...)
+}
+
+func newTroupeAt(t *testing.T, world *podWorld, real *realPlace, commands ...config.Command) *troupe {
+	t.Helper()
 	server := gittest.NewServer(t)
 	server.SetToken("sentry", "token-of-the-qa-repository")
 	repo := server.Repo(t, "qa.git")
-	tr := &troupe{t: t, world: world, dir: t.TempDir(), qa: repo.Commit(t, "main", map[string]string{"hello.txt": "hello\n"}, "first")}
+	tr := &troupe{t: t, world: world, real: real, dir: t.TempDir(), qa: repo.Commit(t, "main", map[string]string{"hello.txt": "hello\n"}, "first")}
 	tr.Local = tr.controller()
 	member := member(t, "a", "g", "main")
-	remote, err := sentry.ParseRemote(repo.URL, sentry.RemoteRules{InsecureHTTP: true})
+	address := repo.URL
+	if tr.real != nil {
+		address = strings.Replace(address, server.URL, tr.real.passOn(t, server.URL), 1)
+	}
+	remote, err := sentry.ParseRemote(address, sentry.RemoteRules{InsecureHTTP: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,6 +92,10 @@ func newTroupe(t *testing.T, world *podWorld, commands ...config.Command) *troup
 	if world != nil {
 		tr.job.Pod = &Pod{Image: "sentry", StartTimeout: time.Minute, Resources: config.Resources{Limits: map[string]string{"memory": "64Mi"}}}
 	}
+	if real != nil {
+		tr.job.Pod = real.pod()
+		tr.job.Rollout.ID, tr.job.Deployment.ID = real.id, real.id+"-1"
+	}
 	return tr
 }
 
@@ -105,6 +119,9 @@ func (tr *troupe) controller() *Local {
 	l.Sources = sources
 	if tr.world != nil {
 		l.Clusters = tr.world
+	}
+	if tr.real != nil {
+		l.Clusters = tr.real
 	}
 	return l
 }
@@ -199,6 +216,7 @@ func told(steps []sentry.Step) string {
 // contract is one thing that every executor does alike.
 type contract struct {
 	name     string
+	beside   bool // it looks at what commands leave on their machine
 	commands []config.Command
 	prepare  func(tr *troupe)
 	// ctx gives the context of the attempt, and during does something meanwhile; nil for nothing special.
@@ -252,7 +270,7 @@ var contracts = []contract{
 		},
 	},
 	{
-		name: "the first failure stops", commands: entries(`true`, `echo no; exit 3`, `echo never > "$WITNESS/third"`),
+		name: "the first failure stops", beside: true, commands: entries(`true`, `echo no; exit 3`, `echo never > "$WITNESS/third"`),
 		status: sentry.Failed, reason: "c2 exited with 3", steps: "clone:succeeded c1:succeeded c2:failed",
 		check: func(t *testing.T, tr *troupe, _ sentry.Deployment, steps []sentry.Step) {
 			if tr.witness("third") != "" || *steps[2].ExitCode != 3 || tr.log(steps[2]) != "no\n" {
@@ -261,7 +279,7 @@ var contracts = []contract{
 		},
 	},
 	{
-		name:     "what may be tried again is",
+		name: "what may be tried again is", beside: true,
 		commands: []config.Command{{Run: `echo x >> "$WITNESS/tries"; echo "try $(wc -l < "$WITNESS/tries")"; test $(wc -l < "$WITNESS/tries") = 2`, Retries: 2}},
 		status:   sentry.Succeeded, steps: "clone:succeeded c1:succeeded*2",
 		check: func(t *testing.T, tr *troupe, _ sentry.Deployment, steps []sentry.Step) {
@@ -282,7 +300,7 @@ var contracts = []contract{
 		},
 	},
 	{
-		name: "a deployment has its timeout", commands: entries(`echo begun > "$WITNESS/begun"; echo begun; sleep 600`),
+		name: "a deployment has its timeout", beside: true, commands: entries(`echo begun > "$WITNESS/begun"; echo begun; sleep 600`),
 		ctx:    when("begun", context.DeadlineExceeded),
 		status: sentry.TimedOut, reason: "the deployment's timeout is over, while c1 ran", steps: "clone:succeeded c1:timed_out",
 		check: func(t *testing.T, tr *troupe, _ sentry.Deployment, steps []sentry.Step) {
@@ -292,7 +310,7 @@ var contracts = []contract{
 		},
 	},
 	{
-		name:     "a person cancels; the command may tidy up",
+		name: "a person cancels; the command may tidy up", beside: true,
 		commands: entries(`trap 'echo tidied; echo x > "$WITNESS/tidied"; exit 1' TERM; echo x > "$WITNESS/begun"; sleep 600 & wait`, `true`),
 		ctx:      when("begun", &canceledError{"ann", "no need"}),
 		status:   sentry.Canceled, reason: "canceled by ann: no need, while c1 ran", steps: "clone:succeeded c1:canceled",
@@ -303,7 +321,7 @@ var contracts = []contract{
 		},
 	},
 	{
-		name: "a stop with on_interrupt hold interrupts", commands: entries(`echo x > "$WITNESS/begun"; sleep 600`),
+		name: "a stop with on_interrupt hold interrupts", beside: true, commands: entries(`echo x > "$WITNESS/begun"; sleep 600`),
 		prepare: func(tr *troupe) { tr.job.Rollout.Policy = &sentry.Policy{OnInterrupt: sentry.Hold} },
 		ctx:     when("begun", errShutdown),
 		status:  sentry.Interrupted, reason: "sentry is stopping, while c1 ran", steps: "clone:succeeded c1:interrupted",
@@ -356,7 +374,7 @@ var contracts = []contract{
 	},
 	{
 		name:     "the environment is complete, and nothing else is in it",
-		commands: entries(`env | cut -d= -f1 | sort | tr '\n' ' '`, `echo "$SENTRY_ROLLOUT_ID $SENTRY_DEPLOYMENT_ID $SENTRY_ATTEMPT $SENTRY_GROUP $SENTRY_REPOSITORY $SENTRY_PROJECT_NAME $SENTRY_BRANCH $SENTRY_COMMIT $SENTRY_PREVIOUS_COMMIT $SENTRY_COMMIT_AUTHOR $SENTRY_COMMIT_SUBJECT $SENTRY_REPO_URL $SENTRY_QA_COMMIT"; grep -c '"rollout": "1-x"' "$SENTRY_VECTOR_FILE"; cd "$HOME"; touch x; cd "$TMPDIR"; touch x`),
+		commands: entries(`env | cut -d= -f1 | sort | tr '\n' ' '`, `echo "$SENTRY_ROLLOUT_ID $SENTRY_DEPLOYMENT_ID $SENTRY_ATTEMPT $SENTRY_GROUP $SENTRY_REPOSITORY $SENTRY_PROJECT_NAME $SENTRY_BRANCH $SENTRY_COMMIT $SENTRY_PREVIOUS_COMMIT $SENTRY_COMMIT_AUTHOR $SENTRY_COMMIT_SUBJECT $SENTRY_REPO_URL $SENTRY_QA_COMMIT"; grep -c "\"rollout\": \"$SENTRY_ROLLOUT_ID\"" "$SENTRY_VECTOR_FILE"; cd "$HOME"; touch x; cd "$TMPDIR"; touch x`),
 		status:   sentry.Succeeded, steps: "clone:succeeded c1:succeeded c2:succeeded",
 		check: func(t *testing.T, tr *troupe, _ sentry.Deployment, steps []sentry.Step) {
 			names := "CI HOME LANG PASSWORD PATH PWD SENTRY_ATTEMPT SENTRY_BRANCH SENTRY_COMMIT SENTRY_COMMIT_AUTHOR SENTRY_COMMIT_SUBJECT " +
@@ -365,14 +383,14 @@ var contracts = []contract{
 			if got := tr.log(steps[1]); got != names {
 				t.Errorf("names: %q", got)
 			}
-			want := fmt.Sprintf("1-x 1-x-1 1 g a project-a main %s %s Ada a subject https://forge.example/a.git %s\n1\n", commit("a1"), commit("a0"), tr.qa)
+			want := fmt.Sprintf("%s %s 1 g a project-a main %s %s Ada a subject https://forge.example/a.git %s\n1\n", tr.job.Rollout.ID, tr.job.Deployment.ID, commit("a1"), commit("a0"), tr.qa)
 			if got := tr.log(steps[2]); got != want {
 				t.Errorf("values: %q, not %q", got, want)
 			}
 		},
 	},
 	{
-		name:     "nothing is left: no workspace, and no process",
+		name: "nothing is left: no workspace, and no process", beside: true,
 		commands: entries(`pwd > "$WITNESS/place"; setsid sleep 600 > /dev/null 2>&1 & echo $! > "$WITNESS/pid"`),
 		status:   sentry.Succeeded, steps: "clone:succeeded c1:succeeded",
 		check: func(t *testing.T, tr *troupe, _ sentry.Deployment, _ []sentry.Step) {
