@@ -74,6 +74,7 @@ func testRollout() sentry.Rollout {
 			{
 				ID: "12-k3x9f-1", Ordinal: 1, Watch: shop, Commit: commitOf("a"), Status: sentry.Succeeded, Reason: "all 2 steps succeeded", Attempt: 1,
 				Source: &sentry.Source{URL: "https://git.example/qa/pipelines.git", Branch: "main", Commit: commitOf("e")}, StartedAt: before(4 * time.Minute), FinishedAt: before(3 * time.Minute),
+				Job: &sentry.JobRef{Namespace: "qa", Name: "sentry-12-k3x9f-1-a1-x7", UID: "u", Attempt: 1},
 				Steps: []sentry.Step{
 					{Attempt: 1, Ordinal: 1, Kind: sentry.StepClone, Name: "clone", Status: sentry.Succeeded, Tries: 1, StartedAt: before(240 * time.Second), FinishedAt: before(239 * time.Second)},
 					{Attempt: 1, Ordinal: 2, Kind: sentry.StepCommand, Name: "deploy", Status: sentry.Succeeded, Tries: 2, StartedAt: before(239 * time.Second), FinishedAt: before(180 * time.Second)},

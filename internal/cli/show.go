@@ -184,6 +184,9 @@ func (d *document) deployment(one sentry.Deployment, output string, now time.Tim
 	if one.Source != nil {
 		d.field("source", fmt.Sprintf("%s %s at %s", one.Source.URL, one.Source.Branch, sentry.ShortCommit(one.Source.Commit)))
 	}
+	if one.Job != nil {
+		d.field("job", one.Job.Namespace+"/"+one.Job.Name)
+	}
 	t := table{indent: 4, columns: []column{{title: "STEP"}, {title: "NAME", rank: 1, least: 10}, {title: "STATUS"}, {title: "TOOK"}, {title: "REASON", rank: 2, least: 10}}}
 	for _, step := range one.Steps {
 		number := strconv.Itoa(step.Ordinal)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -231,8 +233,15 @@ func (j *shift) close() {
 	}
 	for i := range j.d.Steps {
 		step := &j.d.Steps[i]
-		if l := j.logs[path.Base(step.Log)]; l != nil && !step.Status.Terminal() {
+		l := j.logs[path.Base(step.Log)]
+		switch {
+		case step.Status.Terminal() || i == j.start-1:
+		case l != nil:
 			step.Bytes, step.Dropped = l.next, l.dropped
+		default: // it has printed nothing that was heard, unless an earlier process did
+			if _, err := os.Stat(j.logPath(step)); errors.Is(err, fs.ErrNotExist) {
+				j.openLog(step).close()
+			}
 		}
 	}
 }
