@@ -422,6 +422,8 @@ func (a *attempt) endOldJob(ctx context.Context) (undone string) {
 func (j *shift) judge(ctx context.Context, end kube.JobEnd, err error) Outcome {
 	why := logger.SanitizeLine(end.Message)
 	switch {
+	case j.done != nil && j.done.Status == sentry.Failed && end.Reason == "OOMKilled": // nodes differ in whether that ends one process or all
+		return Outcome{sentry.Failed, fmt.Sprintf("%s; the pod used more memory than its limit of %s (OOMKilled)", j.done.Reason, j.pod.Resources.Limits["memory"])}
 	case j.done != nil && j.done.Status != sentry.Interrupted:
 		return *j.done
 	case ctx.Err() != nil:

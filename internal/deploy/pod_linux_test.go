@@ -195,6 +195,12 @@ func TestJobTroubles(t *testing.T) {
 			"job:succeeded clone:succeeded c1:failed",
 		},
 		{
+			"a command is killed for memory", func(tr *troupe) { tr.world.oom = true }, `kill -9 $$`,
+			sentry.Failed,
+			[]string{"SIGKILL", "OOMKilled", "64Mi"},
+			"job:succeeded clone:succeeded c1:failed",
+		},
+		{
 			"the runner is killed by nobody knows whom", kill(func(*podJob) {}), begun,
 			sentry.Failed,
 			[]string{"ended with exit code -1 (Error), while c1 ran"},

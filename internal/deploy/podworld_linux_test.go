@@ -36,6 +36,7 @@ type podWorld struct {
 	refuse   error               // of the next creation
 	pending  string              // why pods do not start
 	never    bool                // and never will
+	oom      bool                // a process of each pod is killed for memory
 	drop     int                 // every so many lines the stream of a log is dropped, and begins some lines before; 0 for never
 	lose     int                 // how many lines of the beginning of a log are gone for who begins to follow it
 	lifetime func(time.Duration) // if not nil, told for how long a token is asked
@@ -201,7 +202,7 @@ func (w *podWorld) FollowJob(ctx context.Context, ref kube.JobRef, f kube.JobFol
 		if over {
 			end := kube.JobEnd{Started: true, ExitCode: j.code, Reason: "Completed"}
 			switch {
-			case j.oom:
+			case j.oom || w.oom:
 				end.Reason = "OOMKilled"
 			case j.taken != "":
 				end.Reason, end.Lost = j.taken, true
