@@ -40,42 +40,11 @@ func newSite(t *testing.T) *site {
 	return &site{Cluster: kubetest.Find(t)}
 }
 
-var built struct {
-	sync.Once
-	err error
-}
-
-// needImage sees to it that the image of this source is there: in our own cluster it is built and imported, unless
-// SENTRY_IMAGE names one that the cluster has or can pull.
+// needImage sees to it that the image of this source is there.
 func (s *site) needImage(t *testing.T) {
 	t.Helper()
-	s.NeedNode(t)
-	if s.image = os.Getenv("SENTRY_IMAGE"); s.image != "" {
-		return
-	}
-	if !s.Ours {
-		t.Skip("SENTRY_IMAGE does not name an image that this cluster can pull, as registry.example.com/sentry:tag")
-	}
-	if os.Getenv("SENTRY_NEED_KUBE") == "" {
-		t.Skip("`make test-kube` builds the image for this; SENTRY_IMAGE names one that is there")
-	}
-	built.Do(func() {
-		if _, err := exec.LookPath("buildah"); err != nil && exec.Command("docker", "info").Run() != nil {
-			built.err = fmt.Errorf("there is neither a Docker engine nor buildah")
-			return
-		}
-		archive := filepath.Join(t.TempDir(), "sentry.tar")
-		cmd := exec.Command("tools/image-build", "localhost/sentry:0.1.0")
-		cmd.Dir, cmd.Env = "..", append(os.Environ(), "OWN_BASES=1", "SAVE="+archive)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("cannot build the image: %w\n%s", err, out)
-			return
-		}
-		s.Import(t, archive)
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
-	}
+	s.SentryImage(t)
+	s.image = os.Getenv("SENTRY_IMAGE")
 }
 
 // install installs the chart as a line of the documentation does, from the root of the source, and removes it at the end.
