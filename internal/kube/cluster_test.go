@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"sentry/internal/sentry"
 )
 
 func TestConnectKubeconfig(t *testing.T) {
@@ -97,5 +100,36 @@ func TestConnectPod(t *testing.T) {
 	}
 	if _, _, err := loadPod(dir); err == nil || errors.Is(err, ErrNoCluster) {
 		t.Errorf("without a certificate authority: %v", err)
+	}
+}
+
+// TestConnectAsAPod: a pod that was given a token uses that, and nothing else. Where it does not know its cluster, that is
+// an error: there is one.
+func TestConnectAsAPod(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	t.Setenv("KUBERNETES_SERVICE_PORT", "")
+	authority := filepath.Join(t.TempDir(), "ca.crt")
+	pod := &PodAccess{Token: sentry.NewSecret("the-token"), Authority: authority}
+	if _, err := Connect(Options{Pod: pod}); err == nil || errors.Is(err, ErrNoCluster) {
+		t.Errorf("outside of a pod: %v", err)
+	}
+	t.Setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+	t.Setenv("KUBERNETES_SERVICE_PORT", "443")
+	if _, err := Connect(Options{Pod: pod}); err == nil || !strings.Contains(err.Error(), authority) {
+		t.Errorf("without a certificate authority: %v", err)
+	}
+	_, certificate, err := newCertificate(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(authority, certificate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Connect(Options{Pod: pod, Namespaces: []string{"qa", "stage"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Host() != "https://10.0.0.1:443" || c.config.BearerToken != "the-token" || c.Namespace() != "qa" || len(c.Namespaces()) != 2 {
+		t.Errorf("it is %s in %v", c.Host(), c.Namespaces())
 	}
 }
