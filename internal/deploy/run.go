@@ -196,17 +196,20 @@ func (r *run) settled() bool {
 // what never changes of r, and its own copy of the rollout.
 func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry.Deployment, since time.Time) ended {
 	s := r.service
-	log := s.log.With(logger.KeyGroup, r.rollout.Group, logger.KeyRollout, r.rollout.ID, logger.KeyRepository, d.Repository,
-		logger.KeyBranch, d.Branch, logger.KeyCommit, d.Commit, logger.KeyDeployment, d.ID, logger.KeyAttempt, d.Attempt+1)
 	how := Job{Resume: resumable(d), Adopt: inJob(d)}
+	goesOn := how.Resume || how.Adopt
 	d.Status = sentry.Running
 	d.Reason = ""
-	if how.Resume || how.Adopt {
+	if goesOn {
 		d.Steps = stepsOf(d)
-		log.Info("going on with what the same attempt has in the cluster", logger.KeyAttempt, d.Attempt)
 	} else {
 		d.Attempt++
 		d.Steps = nil // the rows of earlier attempts stay in the store
+	}
+	log := s.log.With(logger.KeyGroup, r.rollout.Group, logger.KeyRollout, r.rollout.ID, logger.KeyRepository, d.Repository,
+		logger.KeyBranch, d.Branch, logger.KeyCommit, d.Commit, logger.KeyDeployment, d.ID, logger.KeyAttempt, d.Attempt)
+	if goesOn {
+		log.Info("going on with what the same attempt has in the cluster")
 	}
 	if d.StartedAt.IsZero() {
 		d.StartedAt = s.now()
