@@ -197,10 +197,10 @@ func (r *run) settled() bool {
 func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry.Deployment, since time.Time) ended {
 	s := r.service
 	how := Job{Resume: resumable(d), Adopt: inJob(d)}
-	goesOn := how.Resume || how.Adopt
+	adopted := how.Resume || how.Adopt
 	d.Status = sentry.Running
 	d.Reason = ""
-	if goesOn {
+	if adopted {
 		d.Steps = stepsOf(d)
 	} else {
 		d.Attempt++
@@ -208,7 +208,7 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 	}
 	log := s.log.With(logger.KeyGroup, r.rollout.Group, logger.KeyRollout, r.rollout.ID, logger.KeyRepository, d.Repository,
 		logger.KeyBranch, d.Branch, logger.KeyCommit, d.Commit, logger.KeyDeployment, d.ID, logger.KeyAttempt, d.Attempt)
-	if goesOn {
+	if adopted {
 		log.Info("going on with what the same attempt has in the cluster")
 	}
 	if d.StartedAt.IsZero() {
