@@ -45,9 +45,10 @@ cluster-down: ## ends that Kubernetes, and removes every trace of it
 	./components/cluster/down
 
 KUBE_PACKAGES ?= ./internal/kube/... ./internal/endtoend/pipelines ./helm
+KUBE_TEST = $(TOOL) gotestsum --format pkgname -- $(RACE) -p 1 -count 1 -timeout 20m
 .PHONY: test-kube
 test-kube: ## everything about Kubernetes and Tekton, with a cluster that was started for it, or is up, or KUBECONFIG names
-	SENTRY_NEED_KUBE=1 ./components/cluster/with $(TOOL) gotestsum --format pkgname -- $(RACE) -p 1 -count 1 -timeout 20m $(KUBE_PACKAGES)
+	SENTRY_NEED_KUBE=1 ./components/cluster/with sh -c '$(KUBE_TEST) $(KUBE_PACKAGES) && $(KUBE_TEST) -run "OnACluster|InAPod" ./internal/deploy'
 
 .PHONY: crash-kube
 crash-kube: ## kill -9 at 200 random moments between the creation of pipeline runs and the verdict, in that cluster

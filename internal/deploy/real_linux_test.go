@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +17,7 @@ import (
 	"sentry/internal/sentry"
 )
 
-// realPlace is a namespace of a real cluster in which attempts run as Jobs of the image that SENTRY_IMAGE names.
+// realPlace is a namespace of a real cluster in which attempts run as Jobs of an image of this source.
 type realPlace struct {
 	*kubetest.Cluster
 	cluster   *kube.Cluster
@@ -29,10 +28,10 @@ type realPlace struct {
 
 func newRealPlace(t *testing.T) *realPlace {
 	t.Helper()
-	p := &realPlace{Cluster: kubetest.Find(t), image: os.Getenv("SENTRY_IMAGE")}
-	p.NeedNode(t)
-	if p.image == "" || p.Host == "" {
-		t.Skip("SENTRY_IMAGE does not name an image of this source that the cluster has, or pods do not reach this machine")
+	p := &realPlace{Cluster: kubetest.Find(t)}
+	p.image = p.SentryImage(t)
+	if p.Host == "" {
+		t.Skip("pods do not reach this machine")
 	}
 	p.namespace = p.Namespace(t, "pod-security.kubernetes.io/enforce=restricted")
 	p.id = "1-" + p.namespace[strings.LastIndexByte(p.namespace, '-')+1:]
