@@ -48,11 +48,18 @@ func (s *Service) Expect(w sentry.Watch, commit string) {
 		return
 	}
 	if group.Policy.Scope == sentry.ScopeChanged {
-		s.executor.Expect(repo, now)
+		s.prepare(cfg, repo, now)
 		return
 	}
 	for _, member := range members[:min(len(members), group.Policy.Limit())] {
-		s.executor.Expect(member, now)
+		s.prepare(cfg, member, now)
+	}
+}
+
+// prepare tells the executor of an attempt that is likely, where it is to be here: the runner of a Job asks for itself.
+func (s *Service) prepare(cfg *config.Config, r *config.Repository, since time.Time) {
+	if cfg.ExecutorOf(r) != config.ExecutorKubernetes {
+		s.executor.Expect(r, since)
 	}
 }
 
@@ -96,7 +103,7 @@ func (s *Service) expect(cfg *config.Config, plan store.Plan, since time.Time) {
 		}
 		if repo, ok := cfg.Repository(d.Repository); ok && !told[d.Repository] && d.Commit != "" {
 			told[d.Repository] = true
-			s.executor.Expect(repo, since)
+			s.prepare(cfg, repo, since)
 		}
 	}
 }

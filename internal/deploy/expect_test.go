@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -89,6 +90,10 @@ func TestSince(t *testing.T) {
 	}{
 		"a change that was told when it was found": {
 			play: func(c *clock) { c.at(10); c.found("a", "a2"); c.at(20); c.record("a", "a2") }, want: "[10]", asked: "a@10 a@10",
+		},
+		"a change of what runs as a Job": {
+			group: config.Group{Executor: config.ExecutorKubernetes},
+			play:  func(c *clock) { c.at(10); c.found("a", "a2"); c.at(20); c.record("a", "a2") }, want: "[10]", asked: "nothing",
 		},
 		"a change that was not told": {
 			play: func(c *clock) { c.at(20); c.record("a", "a2") }, want: "[20]", asked: "a@20",
@@ -217,7 +222,7 @@ func TestSince(t *testing.T) {
 				if got := fmt.Sprint(c.since["a"]); got != test.want {
 					t.Errorf("since %s, want %s", got, test.want)
 				}
-				if got := strings.Join(c.asked, " "); test.asked != "" && got != test.asked {
+				if got := cmp.Or(strings.Join(c.asked, " "), "nothing"); test.asked != "" && got != test.asked {
 					t.Errorf("asked %s, want %s", got, test.asked)
 				}
 				if strategy := group.Policy.Strategy; strategy == sentry.Sequential && !slices.Equal(c.since["b"], []int{110 + 10}) {
