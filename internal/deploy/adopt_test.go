@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -109,6 +110,45 @@ func TestAStopDoesNotWaitForACancellation(t *testing.T) {
 				}
 				if len(s.begun()) != 1 || r.Interruptions != 0 {
 					t.Errorf("commands began %v, %d interruptions", s.begun(), r.Interruptions)
+				}
+				s.end()
+			})
+		})
+	}
+}
+
+// TestAVerdictStandsOverACancellation: what had failed before a person canceled the rollout has failed, also where Sentry is
+// killed while it cancels the pipeline runs.
+func TestAVerdictStandsOverACancellation(t *testing.T) {
+	for _, earlier := range []bool{true, false} {
+		t.Run(fmt.Sprintf("before the kill: %t", earlier), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t, retryPolicy, config.Command{Run: "run a succeeded 6000; sleep 60s; exit 3"})
+				cancel := func() {
+					if _, err := s.life.service.Cancel(t.Context(), s.rollout().ID, "ada", ""); err != nil {
+						t.Error(err)
+					}
+				}
+				s.begin(0, false)
+				s.change()
+				s.until(false, func() bool { return s.alive() == 1 })
+				s.away(true)
+				s.until(false, func() bool { name, _ := s.last(); return name == cancelStep })
+				if earlier {
+					cancel()
+				}
+				s.kill()
+				if !earlier {
+					cancel()
+				}
+				s.away(false)
+				s.until(false, s.ended)
+				r := s.rollout()
+				if d := r.Deployments[0]; d.Status != sentry.Failed || r.Status != sentry.Failed || d.PipelineRuns[0].Status != sentry.Canceled {
+					t.Errorf("it ended as %s (%s), the deployment as %s (%s), the run as %s", r.Status, r.Reason, d.Status, d.Reason, d.PipelineRuns[0].Status)
+				}
+				if len(s.begun()) != 1 {
+					t.Errorf("commands began %v", s.begun())
 				}
 				s.end()
 			})

@@ -45,8 +45,10 @@ func (r *run) windUp(ctx context.Context) error {
 		}
 	}
 	for _, i := range open {
-		r.over.open = true
 		status := r.over.status
+		if _, stands := standing(r.rollout.Deployments[i]); !stands {
+			r.over.open = true
+		}
 		if r.rollout.Deployments[i].Status == sentry.Pending && status == sentry.Interrupted {
 			status = sentry.Skipped
 		}
@@ -57,10 +59,13 @@ func (r *run) windUp(ctx context.Context) error {
 	return nil
 }
 
-// end ends a deployment that is not begun again, and before that what it left running in a cluster. Its error is
-// errShutdown where Sentry is told to stop meanwhile: then the next start does it.
+// end ends a deployment that is not begun again, and before that what it left running in a cluster. A verdict that it has
+// reached stands. The error is errShutdown where Sentry is told to stop meanwhile: then the next start does it.
 func (r *run) end(ctx context.Context, i int, status sentry.Status, reason string) error {
 	s, d := r.service, r.rollout.Deployments[i]
+	if verdict, stands := standing(d); stands {
+		status, reason = verdict.Status, verdict.Reason
+	}
 	save := func(current sentry.Deployment) error {
 		saving := d
 		saving.Steps, saving.PipelineRuns, saving.Reason = current.Steps, current.PipelineRuns, current.Reason
