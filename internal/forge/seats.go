@@ -27,7 +27,8 @@ func (s *seats) bound(most int) {
 	s.admit()
 }
 
-// take waits for a seat. Who has got one leaves it. The error is that of ctx.
+// take waits for a seat, until the Deadline of ctx also where its Done says nothing of it. Who has got one leaves
+// it. The error is that of ctx.
 func (s *seats) take(ctx context.Context) error {
 	s.mu.Lock()
 	if s.free() && len(s.queue) == 0 {
@@ -38,6 +39,11 @@ func (s *seats) take(ctx context.Context) error {
 	turn := make(chan struct{})
 	s.queue = append(s.queue, turn)
 	s.mu.Unlock()
+	if end, ends := ctx.Deadline(); ends {
+		within, stop := context.WithDeadline(ctx, end)
+		defer stop()
+		ctx = within
+	}
 	select {
 	case <-turn:
 		return nil

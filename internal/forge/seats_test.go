@@ -2,6 +2,7 @@ package forge_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -117,6 +118,54 @@ func TestConcurrency(t *testing.T) {
 			t.Errorf("counted were %v", counts)
 		}
 	})
+}
+
+// unsaid is a context whose Done says nothing of its Deadline, as that of a question over Git.
+type unsaid struct {
+	context.Context
+	end time.Time
+}
+
+func (u unsaid) Deadline() (time.Time, bool) { return u.end, true }
+
+// Nobody waits for a seat beyond the deadline, whatever tells of it.
+func TestNobodyWaitsForASeatBeyondTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := forge.NewNetwork(forge.NetworkOptions{Hosts: []forge.Host{{Origin: "http://gitea.test:80", Concurrency: 1}}})
+		t.Cleanup(network.Close)
+		way := network.Git(answering{})
+		ask := func(ctx context.Context) (*http.Response, error) {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gitea.test/a/b/info/refs", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return way.RoundTrip(req)
+		}
+		first, err := ask(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if _, err := ask(unsaid{t.Context(), began.Add(10 * time.Second)}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("it came to %v", err)
+		}
+		if took := time.Since(began); took != 10*time.Second {
+			t.Errorf("it waited %s, want 10s", took)
+		}
+		_ = first.Body.Close()
+		second, err := ask(unsaid{t.Context(), time.Now().Add(10 * time.Second)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = second.Body.Close()
+	})
+}
+
+// answering gives answers without a server.
+type answering struct{}
+
+func (answering) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
 }
 
 // What the configuration no longer says of a host no longer holds.
