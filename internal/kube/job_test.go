@@ -413,6 +413,11 @@ func TestFollowJob(t *testing.T) {
 			j.follow(0)
 			j.api.edit(fakePods+"/j-1", ended(137, "ContainerStatusUnknown"))
 		}, JobEnd{Started: true, ExitCode: 137, Reason: "NodeLost", Message: "its node has lost sight of it:", Lost: true}, "", ""},
+		"its node was switched off, and on again": {func(j *fakeJob) {
+			j.out.say("a")
+			j.follow(0)
+			j.finish(255, "Unknown")
+		}, JobEnd{Started: true, ExitCode: 255, Reason: "NodeLost", Message: "its node does not know how it ended: it may have been restarted", Lost: true}, "a", ""},
 		"its time is over": {func(j *fakeJob) {
 			j.follow(0)
 			j.api.edit(fakeJobs+"/j", conditioned("FailureTarget", "DeadlineExceeded", "x"))
@@ -511,6 +516,21 @@ func TestJobWaits(t *testing.T) {
 			j.api.setFault(j.out.serve)
 			time.Sleep(time.Hour)
 			j.running()
+			j.finish(0, "Completed")
+		}, []string{"pod j-1 on node n: its container is being started"}, ""},
+		"nothing can begin while the API server is away": {func(j *fakeJob) {
+			j.api.edit(fakePods+"/j-1", waits("ContainerCreating", ""))
+			j.follow(time.Minute)
+			j.api.setFault(func(w http.ResponseWriter, _ *http.Request) bool {
+				status(w, 503, "", "not now")
+				return true
+			})
+			j.api.cutWatches()
+			time.Sleep(time.Hour)
+			j.api.setFault(j.out.serve)
+			time.Sleep(time.Minute)
+			j.running()
+			j.api.put(fakePods+"/j-1", fakePod("j-1"))
 			j.finish(0, "Completed")
 		}, []string{"pod j-1 on node n: its container is being started"}, ""},
 	} {

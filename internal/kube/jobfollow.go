@@ -30,7 +30,7 @@ type JobFollow struct {
 	// Waiting is told why the container does not run yet, whenever that changes; nil for nobody.
 	Waiting func(why string)
 	// StartTimeout is how long the container may take until it runs; 0 for ever. Nothing is decided while the API server does not
-	// answer.
+	// answer, and the time begins again when it does.
 	StartTimeout time.Duration
 	// Log gets lines for people: that the API server does not answer, that output is lost, that a Job has two pods; nil for nobody.
 	Log io.Writer
@@ -67,7 +67,7 @@ type jobFollower struct {
 	ref   JobRef
 	f     JobFollow
 	watch *jobWatch
-	began time.Time
+	began time.Time // since when the container could start
 
 	pod      *wirePod        // as it was seen last; nil for none
 	gone     bool            // it is not there any more
@@ -313,6 +313,7 @@ func (w *jobFollower) outage(v podView) {
 		w.say("the API server does not answer (%s): what became of Job %s is unknown, asking on", v.err, w.ref)
 	case v.fails == 0 && w.away:
 		w.away = false
+		w.began = time.Now() // nothing could begin meanwhile, and what has is not seen yet
 		w.say("the API server answers again for Job %s", w.ref)
 	}
 }

@@ -64,8 +64,13 @@ func (w *jobFollower) taken(job *wireJob) (reason, message string) {
 		if takenReasons[w.pod.Status.Reason] {
 			return w.pod.Status.Reason, w.pod.Status.Message
 		}
-		if c := w.pod.runner(); c != nil && c.State.Terminated != nil && c.State.Terminated.Reason == "ContainerStatusUnknown" {
-			return "NodeLost", "its node has lost sight of it: " + c.State.Terminated.Message
+		if c := w.pod.runner(); c != nil && c.State.Terminated != nil {
+			switch c.State.Terminated.Reason {
+			case "ContainerStatusUnknown": // the kubelet's word
+				return "NodeLost", "its node has lost sight of it: " + c.State.Terminated.Message
+			case "Unknown": // containerd's, with an exit code that is its own as well
+				return "NodeLost", "its node does not know how it ended: it may have been restarted"
+			}
 		}
 	}
 	switch {
