@@ -235,6 +235,40 @@ func TestWithoutAClusterItIsUnknown(t *testing.T) {
 	}
 }
 
+// TestACancellationSaysWhatItWaitsFor: where the cluster answers again when the time of a deployment is over, it is not said
+// of the cancellation that follows that the cluster does not.
+func TestACancellationSaysWhatItWaitsFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, retryPolicy, config.Command{Run: "run a succeeded 6000"})
+		s.repo().Deploy.Timeout = time.Minute + time.Second/2 // between two looks at the cluster
+		s.begin(0, false)
+		s.change()
+		s.until(false, func() bool { name, _ := s.last(); return name == trackStep })
+		s.away(true)
+		s.until(false, func() bool { return s.rollout().Deployments[0].Reason != "" })
+		began := s.rollout().Deployments[0].StartedAt
+		time.Sleep(time.Until(began.Add(time.Minute + time.Second/4)))
+		s.world.mu.Lock()
+		s.world.down, s.world.stuck = false, true
+		s.world.mu.Unlock()
+		time.Sleep(time.Second)
+		if name, status := s.last(); name != cancelStep || status != sentry.Running {
+			t.Fatalf("step %s is %s", name, status)
+		}
+		if reason := s.rollout().Deployments[0].Reason; reason != "" {
+			t.Errorf("it is said of the cancellation: %s", reason)
+		}
+		s.world.mu.Lock()
+		s.world.stuck = false
+		s.world.mu.Unlock()
+		s.until(false, s.ended)
+		if r := s.rollout(); r.Status != sentry.TimedOut {
+			t.Errorf("it ended as %s (%s)", r.Status, r.Reason)
+		}
+		s.end()
+	})
+}
+
 // TestWhatIsInAnotherClusterIsUnknown: where the configuration names another cluster by now, what was created in the old
 // one is neither deleted nor canceled nor failed, and nothing is begun beside it.
 func TestWhatIsInAnotherClusterIsUnknown(t *testing.T) {

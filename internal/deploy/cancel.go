@@ -110,6 +110,7 @@ func (a *attempt) endEarlier(ctx context.Context, outcome Outcome) Outcome {
 // ended; "" for nothing.
 func (a *attempt) cancelStep(ctx context.Context, why string) (undone string) {
 	step := a.begin(sentry.StepTrack, cancelStep)
+	a.keep.forget() // whoever cancels finds out anew whether the cluster answers
 	if err := a.keep.save(a.state()); err != nil {
 		a.end(step, Outcome{sentry.Interrupted, err.Error()})
 		return err.Error()

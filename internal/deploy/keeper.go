@@ -78,6 +78,13 @@ func (k *keeper) tell(hindrance string) {
 	_ = k.flush() // it ends the attempt where it fails
 }
 
+// forget forgets what the deployment waited for, as it does so no longer. The next save says it.
+func (k *keeper) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.hindrance = ""
+}
+
 // end gives the pipeline runs as they are, and takes none any more.
 func (k *keeper) end() []sentry.PipelineRun {
 	k.mu.Lock()
