@@ -22,6 +22,21 @@ import (
 // sendAgain is how long a runner that was sent its assignment may go on asking for it: what it says may be from before.
 const sendAgain = 2 * helloTime
 
+// maxAlien is how much is kept of a line that is no message, in bytes.
+const maxAlien = 1000
+
+// denials is how often at least, and with what pause, it is tried to give a runner its assignment.
+const (
+	denials     = 10
+	denialPause = helloTime / 2
+)
+
+// denial is why a runner cannot be given its assignment.
+type denial struct {
+	since, last time.Time // of the first time, and the last; zero for none
+	times       int
+}
+
 // hear takes one line of what the pod prints. Lines may come again, and some may have been lost.
 func (j *shift) hear(ctx context.Context, line []byte) error {
 	j.mu.Lock()
@@ -29,8 +44,8 @@ func (j *shift) hear(ctx context.Context, line []byte) error {
 	var m message
 	if json.Unmarshal(line, &m) != nil || m.Seq == 0 {
 		if text := strings.TrimSpace(logger.SanitizeLine(j.Mask.String(string(line)))); text != "" {
-			j.alien = text
-			j.attempt.log().Debug("the runner", "said", text)
+			j.alien = strings.ToValidUTF8(text[:min(len(text), maxAlien)], "")
+			j.attempt.log().Debug("the runner", "said", j.alien)
 		}
 		return nil
 	}
@@ -55,11 +70,11 @@ func (j *shift) hear(ctx context.Context, line []byte) error {
 
 // greet gives a runner its assignment. What fails is tried again when it asks again.
 func (j *shift) greet(ctx context.Context, m message) error {
-	if j.given || time.Since(j.asked) < sendAgain {
-		return nil
-	}
 	if m.Protocol != protocol {
 		return fmt.Errorf("it speaks version %d, and not %d: kubernetes.jobs.image must be of Sentry's own version", m.Protocol, protocol)
+	}
+	if j.given || time.Since(j.asked) < sendAgain || time.Since(j.denied.last) < denialPause {
+		return nil
 	}
 	// Saved before it is sent: from then on the steps are for the runner to tell.
 	if j.start != 0 {
@@ -74,13 +89,33 @@ func (j *shift) greet(ctx context.Context, m message) error {
 		line, err = json.Marshal(a)
 	}
 	if err == nil {
+		j.sent = true
 		err = j.cluster.SendToJob(ctx, j.ref, line)
 	}
 	if err != nil {
-		j.attempt.log().Warn("cannot give the runner its assignment; trying again", "job", j.ref.String(), logger.KeyError, err)
+		return j.deny(ctx, err)
+	}
+	j.asked, j.denied = time.Now(), denial{}
+	j.keep.tell("")
+	return nil
+}
+
+// deny tells that a runner cannot be given its assignment now. It gives an error where that was so for as long as a Job may
+// take to start, although the runner could be heard.
+func (j *shift) deny(ctx context.Context, err error) error {
+	j.denied.last = time.Now()
+	if j.denied.times++; j.denied.times == 1 {
+		j.denied.since = j.denied.last
+	}
+	if ctx.Err() != nil {
 		return nil
 	}
-	j.asked = time.Now()
+	why := j.Mask.String(logger.SanitizeLine(fmt.Sprintf("the runner cannot be given its assignment: %v", err)))
+	if limit := j.pod.StartTimeout; limit > 0 && j.denied.times >= denials && time.Since(j.denied.since) >= limit {
+		return errors.New(why)
+	}
+	j.attempt.log().Warn("cannot give the runner its assignment; trying again", "job", j.ref.String(), logger.KeyError, err)
+	j.keep.tell(why + "; trying again")
 	return nil
 }
 

@@ -73,12 +73,13 @@ func (p *Pod) perform(ctx context.Context, a *attempt) Outcome {
 		outcome = j.follow(ctx)
 	}
 	j.close()
-	if j.done == nil && ctx.Err() != nil && j.leaves(ctx) {
+	open := outcome.Status == sentry.Running || outcome.Status == sentry.Interrupted
+	if open && ctx.Err() != nil && j.leaves(ctx) {
 		return outcome // the Job goes on, and so do its steps
 	}
 	j.endStep(outcome)
 	a.settle(outcome)
-	if ok && j.done == nil && j.given {
+	if j.done == nil && j.sent {
 		j.recallAll(ctx)
 	}
 	return outcome

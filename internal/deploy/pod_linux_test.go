@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sentry/internal/config"
 	"sentry/internal/kube"
+	"sentry/internal/logger"
 	"sentry/internal/sentry"
 )
 
@@ -293,9 +295,8 @@ func TestJobWaits(t *testing.T) {
 	}
 }
 
-// TestJobIsGone: a Job that was taken away while nobody looked has interrupted its attempt.
-func TestJobIsGone(t *testing.T) {
-	tr := newTroupe(t, newPodWorld(t), entries(`true`)...)
+// orphan gives the next process a deployment whose Job was there when the last one ended.
+func (tr *troupe) orphan() {
 	d := tr.job.Deployment
 	d.Job = &sentry.JobRef{Namespace: "qa", Name: "sentry-gone", UID: "u", Attempt: 1}
 	d.Steps = []sentry.Step{
@@ -304,9 +305,112 @@ func TestJobIsGone(t *testing.T) {
 	}
 	tr.saved = []sentry.Deployment{d}
 	tr.adopt()
+}
+
+// TestJobIsGone: a Job that was taken away while nobody looked has interrupted its attempt. Its pod may go on for a while: that
+// is waited for, and what it has created is found.
+func TestJobIsGone(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t), entries(`true`)...)
+	tr.world.found = []sentry.PipelineRun{{Namespace: "qa", Name: "build-1", UID: "r1", Status: sentry.Succeeded}}
+	tr.orphan()
 	d, outcome := tr.run(t.Context())
-	if outcome.Status != sentry.Interrupted || !strings.Contains(outcome.Reason, "qa/sentry-gone is gone") || told(d.Steps) != "job:succeeded clone:interrupted" {
+	if outcome.Status != sentry.Interrupted || !strings.Contains(outcome.Reason, "qa/sentry-gone is gone") || told(d.Steps) != "job:succeeded clone:interrupted cancel:succeeded" {
 		t.Errorf("it ended as %s (%s) with %s", outcome.Status, outcome.Reason, told(d.Steps))
+	}
+	if len(tr.world.ended) != 1 || len(d.PipelineRuns) != 1 || d.PipelineRuns[0].Name != "build-1" || d.PipelineRuns[0].Attempt != 1 {
+		t.Errorf("its pod was waited for: %v; it has created %+v", tr.world.ended, d.PipelineRuns)
+	}
+}
+
+// TestCancelWhileAJobIsLookedFor: whoever cancels an attempt of which it is not known yet whether its Job is there ends that.
+func TestCancelWhileAJobIsLookedFor(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t), entries(`true`)...)
+	tr.world.silent = true
+	tr.orphan()
+	ctx, end := context.WithCancelCause(t.Context())
+	end(&canceledError{"ann", ""})
+	d, outcome := tr.run(ctx)
+	if outcome.Status != sentry.Canceled || told(d.Steps) != "job:succeeded clone:canceled" || len(tr.world.ended) != 1 || tr.world.ended[0] != "sentry-gone" {
+		t.Errorf("it ended as %s (%s) with %s; ended were %v", outcome.Status, outcome.Reason, told(d.Steps), tr.world.ended)
+	}
+}
+
+// TestJobWithoutLastWords: where what a runner told last cannot be read, nobody knows how the attempt ended: it has not failed.
+func TestJobWithoutLastWords(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t), crashed()...)
+	ctx, end := context.WithCancelCause(t.Context())
+	go func() {
+		tr.until("the first command runs", func() bool { return tr.witness("one") != "" })
+		end(errShutdown)
+	}()
+	d, _ := tr.run(ctx)
+	tr.saved = append(tr.saved, d)
+	<-tr.world.only().ended
+	tr.world.lose = 1 << 30
+	tr.adopt()
+	d, outcome := tr.run(t.Context())
+	if outcome.Status != sentry.Interrupted || !strings.Contains(outcome.Reason, "its last words cannot be read") || len(tr.world.ended) != 1 {
+		t.Errorf("it ended as %s (%s) with %s", outcome.Status, outcome.Reason, told(d.Steps))
+	}
+}
+
+// TestAStopAfterAVerdict: where Sentry is told to stop while it ends a Job that has failed, the steps have ended, too.
+func TestAStopAfterAVerdict(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t), entries(`true`)...)
+	tr.world.pending, tr.world.never = "ImagePullBackOff: no such image", true
+	ctx, end := context.WithCancelCause(t.Context())
+	tr.world.ending = func() { end(errShutdown) }
+	d, outcome := tr.run(ctx)
+	if outcome.Status != sentry.Failed || told(d.Steps) != "job:failed" {
+		t.Errorf("it ended as %s (%s) with %s", outcome.Status, outcome.Reason, told(d.Steps))
+	}
+}
+
+// TestRunnerWithoutAnAssignment: why a runner cannot be given its assignment is told at once, and not tried for ever.
+func TestRunnerWithoutAnAssignment(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t))
+	var told []string
+	a := tr.attempt(tr.job, func(d sentry.Deployment) error { told = append(told, d.Reason); return nil }, func(error) {})
+	a.cluster = tr.world
+	synctest.Test(t, func(t *testing.T) {
+		j := &shift{attempt: a, pod: &Pod{ServiceAccount: "runner", StartTimeout: time.Minute}, logs: map[string]*toldLog{}}
+		began, n := time.Now(), 0
+		hello := func() error {
+			n++
+			return j.hear(t.Context(), fmt.Appendf(nil, `{"seq":%d,"kind":"hello","protocol":%d}`, n, protocol))
+		}
+		var err error
+		for err == nil && time.Since(began) < time.Hour {
+			err = hello()
+			_ = hello() // after an outage many come at once
+			time.Sleep(helloTime)
+		}
+		const why = "the runner cannot be given its assignment: no service account"
+		if took := time.Since(began) - helloTime; err == nil || err.Error() != why || took < time.Minute || took > time.Minute+helloTime {
+			t.Errorf("after %s: %v", took, err)
+		}
+		if want := why + "; trying again"; len(told) != 1 || told[0] != want {
+			t.Errorf("it is told %q, not %q", told, want)
+		}
+	})
+}
+
+// TestTokensOfJobsAreForgotten: a token that each Job has anew is not looked for as long as Sentry runs.
+func TestTokensOfJobsAreForgotten(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t))
+	tr.world.token = "the-token-of-a-single-job"
+	a := tr.attempt(tr.job, func(sentry.Deployment) error { return nil }, func(error) {})
+	a.cluster = tr.world
+	j := &shift{attempt: a, pod: &Pod{ServiceAccount: "runner"}}
+	assignment, err := j.assignment(t.Context())
+	if err != nil || assignment.Cluster.Token != tr.world.token {
+		t.Fatalf("%+v, %v", assignment, err)
+	}
+	if logger.NewMasker(assignment.secrets()...).String(tr.world.token) == tr.world.token {
+		t.Error("the runner does not mask it")
+	}
+	if tr.Mask.String(tr.world.token) != tr.world.token {
+		t.Error("it is kept")
 	}
 }
 

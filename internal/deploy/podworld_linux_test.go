@@ -41,6 +41,11 @@ type podWorld struct {
 	lose     int                 // how many lines of the beginning of a log are gone for who begins to follow it
 	lifetime func(time.Duration) // if not nil, told for how long a token is asked
 	deaf     int                 // how many attempts to send are cut off in the middle
+	silent   bool                // nobody is told whether there is a Job
+	token    string              // of every service account; "" where there is none
+	found    []sentry.PipelineRun
+	ended    []string // the names of those that were to end
+	ending   func()   // if not nil, called then
 }
 
 // podJob is a Job with its pod.
@@ -70,7 +75,7 @@ func newPodWorld(t testing.TB) *podWorld {
 func (w *podWorld) Hold() (Cluster, func(), error) { return w, func() {}, nil }
 func (w *podWorld) Namespaces() []string           { return []string{"qa"} }
 func (w *podWorld) Find(context.Context, kube.Selector, []string) ([]sentry.PipelineRun, error) {
-	return nil, nil
+	return w.found, nil
 }
 
 func (w *podWorld) StartJob(ctx context.Context, spec kube.JobSpec) (kube.JobRef, error) {
@@ -134,7 +139,11 @@ func (j *podJob) kill() {
 	}
 }
 
-func (w *podWorld) FindJob(_ context.Context, ref kube.JobRef) (kube.JobRef, bool, error) {
+func (w *podWorld) FindJob(ctx context.Context, ref kube.JobRef) (kube.JobRef, bool, error) {
+	if w.silent {
+		<-ctx.Done()
+		return ref, false, context.Cause(ctx)
+	}
 	j := w.job(ref)
 	if j == nil {
 		return ref, false, nil
@@ -253,6 +262,12 @@ func (w *podWorld) SendToJob(_ context.Context, ref kube.JobRef, line []byte) er
 
 func (w *podWorld) EndJob(ctx context.Context, ref kube.JobRef, grace time.Duration) error {
 	j := w.job(ref)
+	w.mu.Lock()
+	w.ended = append(w.ended, ref.Name)
+	w.mu.Unlock()
+	if w.ending != nil {
+		w.ending()
+	}
 	if j == nil {
 		return nil
 	}
@@ -277,6 +292,9 @@ func (w *podWorld) EndJob(ctx context.Context, ref kube.JobRef, grace time.Durat
 func (w *podWorld) ServiceToken(_ context.Context, _ kube.JobRef, _ string, lifetime time.Duration) (string, time.Time, error) {
 	if w.lifetime != nil {
 		w.lifetime(lifetime)
+	}
+	if w.token != "" {
+		return w.token, time.Now().Add(lifetime), nil
 	}
 	return "", time.Time{}, errors.New("no service account")
 }

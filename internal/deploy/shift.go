@@ -22,11 +22,13 @@ type shift struct {
 	end time.Time // when the attempt must be over; zero for no limit
 
 	mu     sync.Mutex
-	start  int     // ordinal of the step in which the Job begins; 0 once that has ended
-	log    stepLog // of it; a place to write to also when it has ended
-	seq    int64   // of the last message
-	asked  time.Time
-	given  bool // it has its assignment
+	start  int       // ordinal of the step in which the Job begins; 0 once that has ended
+	log    stepLog   // of it; a place to write to also when it has ended
+	seq    int64     // of the last message
+	asked  time.Time // when it was sent its assignment
+	sent   bool      // it may have its assignment
+	given  bool      // it has
+	denied denial
 	done   *Outcome
 	alien  string // the last line that was no message: of a runner that panicked, say
 	logs   map[string]*toldLog
@@ -37,18 +39,18 @@ type shift struct {
 func (j *shift) begin(ctx context.Context) (Outcome, bool) {
 	if j.job.Adopt {
 		j.ref = kube.JobRef{Namespace: j.d.Job.Namespace, Name: j.d.Job.Name, UID: j.d.Job.UID}
-		j.seq = 0
+		j.seq, j.sent, j.given = 0, j.ref.UID != "", j.d.Job.Seq > 0
 		ref, found, err := j.cluster.FindJob(ctx, j.ref)
 		switch {
 		case err != nil && ctx.Err() != nil:
-			return j.endedBy(ctx, "Job "+j.ref.String()+" was looked for"), false
+			return j.giveUp(ctx, "Job "+j.ref.String()+" was looked for"), false
 		case err != nil:
 			return Outcome{sentry.Interrupted, fmt.Sprintf("nobody knows how Job %s ends: %v", j.ref, err)}, false
 		case found:
 			j.ref = ref
 			return j.known(ctx)
 		case j.d.Job.UID != "":
-			return Outcome{sentry.Interrupted, fmt.Sprintf("Job %s is gone", j.ref)}, false
+			return j.takenAway(ctx, fmt.Sprintf("Job %s is gone", j.ref)), false
 		case j.pod.Image == "":
 			return Outcome{sentry.Interrupted, fmt.Sprintf("Job %s was never made, and the repository is not deployed by Jobs any more", j.ref)}, false
 		}
@@ -78,14 +80,19 @@ func (j *shift) create(ctx context.Context) (Outcome, bool) {
 	case errors.As(err, &refused):
 		return Outcome{sentry.Failed, fmt.Sprintf("cannot create Job %s: %v", j.ref, err)}, false
 	case ctx.Err() != nil:
-		outcome := j.endedBy(ctx, "Job "+j.ref.String()+" was created")
-		if !j.leaves(ctx) {
-			j.endJob(ctx) // it may exist all the same
-			outcome.Reason += j.undone
-		}
-		return outcome, false
+		return j.giveUp(ctx, "Job "+j.ref.String()+" was created"), false
 	}
 	return Outcome{sentry.Failed, fmt.Sprintf("cannot create Job %s: %v", j.ref, err)}, false
+}
+
+// giveUp is the outcome where ctx ended before it was known whether there is a Job.
+func (j *shift) giveUp(ctx context.Context, doing string) Outcome {
+	outcome := j.endedBy(ctx, doing)
+	if !j.leaves(ctx) {
+		j.endJob(ctx)
+		outcome.Reason += j.undone
+	}
+	return outcome
 }
 
 // known saves which Job it is. A crash after it: the Job is there, or was taken away.
@@ -252,7 +259,14 @@ func (j *shift) judge(ctx context.Context, end kube.JobEnd, err error) Outcome {
 	case end.Reason == "DeadlineExceeded":
 		return Outcome{sentry.TimedOut, fmt.Sprintf("Job %s took longer than the deployment may, while %s", j.ref, j.doing())}
 	case end.Lost, j.done != nil: // it was told to end, and not from here
-		return j.takenAway(ctx, end)
+		if end.Message != "" {
+			why = strings.TrimPrefix(end.Reason+": "+why, ": ")
+		} else {
+			why = end.Reason
+		}
+		return j.takenAway(ctx, fmt.Sprintf("the pod of Job %s was taken away (%s), while %s", j.ref, why, j.doing()))
+	case j.sent && end.Started && end.ExitCode == 0: // it has told how it ended
+		return j.takenAway(ctx, fmt.Sprintf("nobody knows how Job %s ended, while %s: its last words cannot be read", j.ref, j.doing()))
 	case end.Reason == "OOMKilled":
 		return Outcome{sentry.Failed, fmt.Sprintf("the pod was killed because it used more memory than its limit of %s (OOMKilled), while %s",
 			j.pod.Resources.Limits["memory"], j.doing())}
@@ -263,14 +277,11 @@ func (j *shift) judge(ctx context.Context, end kube.JobEnd, err error) Outcome {
 	return Outcome{sentry.Failed, fmt.Sprintf("the runner of Job %s ended with exit code %d (%s), while %s: %s", j.ref, end.ExitCode, end.Reason, j.doing(), why)}
 }
 
-// takenAway is the outcome where the pod was ended from outside. The attempt has not failed, and another may begin: when
-// nothing of this one runs any more.
-func (j *shift) takenAway(ctx context.Context, end kube.JobEnd) Outcome {
-	why := end.Reason
-	if end.Message != "" {
-		why = strings.TrimPrefix(why+": "+logger.SanitizeLine(end.Message), ": ")
-	}
-	reason := fmt.Sprintf("the pod of Job %s was taken away (%s), while %s", j.ref, why, j.doing())
+// takenAway is the outcome where the pod was ended from outside, or nobody knows how it did. The attempt has not failed, and
+// another may begin: when nothing of this one runs any more.
+func (j *shift) takenAway(ctx context.Context, reason string) Outcome {
+	j.keep.tell(reason + "; waiting until nothing of it runs any more")
+	defer j.keep.tell("")
 	if err := j.cluster.EndJob(ctx, j.ref, j.job.Global.Grace+podMargin); err != nil {
 		if ctx.Err() != nil {
 			outcome := j.endedBy(ctx, j.doing())
