@@ -132,13 +132,13 @@ func (a *attempt) begin(kind sentry.StepKind, name string) *sentry.Step {
 	return step
 }
 
-// setLog gives the current try of a step its log file.
+// setLog gives the current try of a step its log file; those of a clone share one.
 func (a *attempt) setLog(step *sentry.Step) {
 	name := fmt.Sprintf("%02d-%s", step.Ordinal, slug(step.Name))
 	if step.Attempt > 1 {
 		name = fmt.Sprintf("attempt%d-%s", step.Attempt, name)
 	}
-	if step.Tries > 1 {
+	if step.Tries > 1 && step.Kind != sentry.StepClone {
 		name = fmt.Sprintf("%s-try%d", name, step.Tries)
 	}
 	step.Log = filepath.ToSlash(filepath.Join(a.job.Rollout.ID, a.logFolder(), name+".log"))
