@@ -73,8 +73,7 @@ func (p *Pod) perform(ctx context.Context, a *attempt) Outcome {
 		outcome = j.follow(ctx)
 	}
 	j.close()
-	open := outcome.Status == sentry.Running || outcome.Status == sentry.Interrupted
-	if open && ctx.Err() != nil && j.leaves(ctx) {
+	if outcome.Status == sentry.Running || outcome.Status == sentry.Interrupted && ctx.Err() != nil && j.leaves(ctx) {
 		return outcome // the Job goes on, and so do its steps
 	}
 	j.endStep(outcome)

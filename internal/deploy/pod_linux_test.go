@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -203,6 +204,19 @@ func TestJobTroubles(t *testing.T) {
 			"job:succeeded clone:succeeded c1:failed",
 		},
 		{
+			"the pod fills its disk, and is told to end", func(tr *troupe) {
+				go func() {
+					tr.until("the command runs", func() bool { return tr.witness("begun") != "" })
+					j := tr.world.only()
+					j.own = true
+					_ = j.cmd.Process.Signal(syscall.SIGTERM)
+				}()
+			}, begun,
+			sentry.Failed,
+			[]string{"was evicted for what it did itself, while c1 ran: it filled its disk"},
+			"job:succeeded clone:succeeded c1:failed",
+		},
+		{
 			"the runner is killed by nobody knows whom", kill(func(*podJob) {}), begun,
 			sentry.Failed,
 			[]string{"ended with exit code -1 (Error), while c1 ran"},
@@ -363,6 +377,25 @@ func TestAStopAfterAVerdict(t *testing.T) {
 	d, outcome := tr.run(ctx)
 	if outcome.Status != sentry.Failed || told(d.Steps) != "job:failed" {
 		t.Errorf("it ended as %s (%s) with %s", outcome.Status, outcome.Reason, told(d.Steps))
+	}
+}
+
+// TestAStopDoesNotWaitForAJob: told to stop while it ends a Job, in vain, Sentry leaves that to the next start.
+func TestAStopDoesNotWaitForAJob(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t), entries(`true`)...)
+	tr.world.pending, tr.world.stuck = "0/3 nodes are available", true
+	stop := make(chan struct{})
+	tr.job.Stop = stop
+	ctx, end := context.WithCancelCause(t.Context())
+	tr.world.ending = func() { close(stop) }
+	go func() {
+		tr.until("there is a Job", func() bool { return tr.world.only() != nil })
+		end(&canceledError{"ann", ""})
+	}()
+	before := time.Now()
+	d, outcome := tr.run(ctx)
+	if took := time.Since(before); outcome.Status != sentry.Running || !strings.Contains(outcome.Reason, "canceled by ann") || told(d.Steps) != "job:running" || took > 30*time.Second {
+		t.Errorf("after %s it ended as %s (%s) with %s", took, outcome.Status, outcome.Reason, told(d.Steps))
 	}
 }
 

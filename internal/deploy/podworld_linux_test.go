@@ -42,6 +42,7 @@ type podWorld struct {
 	lifetime func(time.Duration) // if not nil, told for how long a token is asked
 	deaf     int                 // how many attempts to send are cut off in the middle
 	silent   bool                // nobody is told whether there is a Job
+	stuck    bool                // no Job ends
 	token    string              // of every service account; "" where there is none
 	found    []sentry.PipelineRun
 	ended    []string // the names of those that were to end
@@ -60,6 +61,7 @@ type podJob struct {
 	code  int
 	taken string // by what it was taken away; "" for nothing
 	oom   bool
+	own   bool // it was evicted for what it did itself
 }
 
 func newPodWorld(t testing.TB) *podWorld {
@@ -213,6 +215,8 @@ func (w *podWorld) FollowJob(ctx context.Context, ref kube.JobRef, f kube.JobFol
 			switch {
 			case j.oom || w.oom:
 				end.Reason = "OOMKilled"
+			case j.own:
+				end.Reason, end.Message, end.Own = "Evicted", "it filled its disk", true
 			case j.taken != "":
 				end.Reason, end.Lost = j.taken, true
 			case j.code != 0:
@@ -267,6 +271,10 @@ func (w *podWorld) EndJob(ctx context.Context, ref kube.JobRef, grace time.Durat
 	w.mu.Unlock()
 	if w.ending != nil {
 		w.ending()
+	}
+	if w.stuck {
+		<-ctx.Done()
+		return context.Cause(ctx)
 	}
 	if j == nil {
 		return nil

@@ -33,6 +33,7 @@ type shift struct {
 	alien  string // the last line that was no message: of a runner that panicked, say
 	logs   map[string]*toldLog
 	undone string // what could not be ended
+	cut    bool   // as Sentry was told to stop meanwhile
 }
 
 // begin makes sure that there is a Job. Where there is none it gives the outcome, and false.
@@ -90,9 +91,18 @@ func (j *shift) giveUp(ctx context.Context, doing string) Outcome {
 	outcome := j.endedBy(ctx, doing)
 	if !j.leaves(ctx) {
 		j.endJob(ctx)
-		outcome.Reason += j.undone
 	}
-	return outcome
+	return j.unless(outcome)
+}
+
+// unless is the outcome where the Job has ended; else what may still run is told. Where Sentry was told to stop before it had,
+// the next start ends it if a person has canceled, which is remembered. Otherwise its own deadline does.
+func (j *shift) unless(o Outcome) Outcome {
+	if j.cut && o.Status == sentry.Canceled {
+		return Outcome{sentry.Running, o.Reason + "; its Job is ended when Sentry starts again"}
+	}
+	o.Reason += j.undone
+	return o
 }
 
 // known saves which Job it is. A crash after it: the Job is there, or was taken away.
@@ -225,16 +235,17 @@ func (j *shift) remark(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// endJob ends the Job, and waits for its pod to end.
+// endJob ends the Job, and waits for its pod to end: not for long where Sentry was told to stop, and until it is told where
+// that comes later.
 func (j *shift) endJob(ctx context.Context) {
-	grace, patience := j.job.Global.Grace+podMargin, cancelPatience
+	grace, patience, stop := j.job.Global.Grace+podMargin, cancelPatience, j.job.Stop
 	if errors.Is(context.Cause(ctx), errShutdown) {
-		patience = stopPatience
+		patience, stop = stopPatience, nil
 	}
-	limit, done := withPatience(ctx, grace+patience, nil)
+	limit, done := withPatience(ctx, grace+patience, stop)
 	defer done()
 	if err := j.cluster.EndJob(limit, j.ref, grace); err != nil {
-		j.undone = "; " + err.Error()
+		j.undone, j.cut = "; "+err.Error(), errors.Is(context.Cause(limit), errShutdown)
 	}
 }
 
@@ -247,17 +258,17 @@ func (j *shift) judge(ctx context.Context, end kube.JobEnd, err error) Outcome {
 	case j.done != nil && j.done.Status != sentry.Interrupted:
 		return *j.done
 	case ctx.Err() != nil:
-		outcome := j.endedBy(ctx, j.doing())
-		outcome.Reason += j.undone
-		return outcome
+		return j.unless(j.endedBy(ctx, j.doing()))
 	case err != nil:
 		j.endJob(ctx)
-		return Outcome{sentry.Failed, fmt.Sprintf("cannot follow Job %s: %v%s", j.ref, err, j.undone)}
+		return j.unless(Outcome{sentry.Failed, fmt.Sprintf("cannot follow Job %s: %v", j.ref, err)})
 	case end.Never:
 		j.endJob(ctx)
-		return Outcome{sentry.Failed, fmt.Sprintf("Job %s cannot start: %s%s", j.ref, why, j.undone)}
+		return j.unless(Outcome{sentry.Failed, fmt.Sprintf("Job %s cannot start: %s", j.ref, why)})
 	case end.Reason == "DeadlineExceeded":
 		return Outcome{sentry.TimedOut, fmt.Sprintf("Job %s took longer than the deployment may, while %s", j.ref, j.doing())}
+	case end.Own:
+		return Outcome{sentry.Failed, fmt.Sprintf("the pod of Job %s was evicted for what it did itself, while %s: %s", j.ref, j.doing(), why)}
 	case end.Lost, j.done != nil: // it was told to end, and not from here
 		if end.Message != "" {
 			why = strings.TrimPrefix(end.Reason+": "+why, ": ")

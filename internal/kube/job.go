@@ -69,7 +69,8 @@ type JobEnd struct {
 	ExitCode int    // of the container; -1 where it is not known
 	Reason   string // Kubernetes' word: Completed, Error, OOMKilled, Evicted, DeadlineExceeded, Deleted, …
 	Message  string // for people
-	Lost     bool   // it was taken away from outside: nobody knows how it would have ended
+	Lost     bool   // it was taken away from outside, and its program did not end well: nobody knows how it would have ended
+	Own      bool   // it was evicted for what it did itself, and would be again
 	Never    bool   // it could not start; Message says why
 }
 

@@ -341,7 +341,7 @@ func TestFollowJob(t *testing.T) {
 			j.follow(0)
 			j.api.edit(fakePods+"/j-1", deleted)
 			j.finish(0, "Completed")
-		}, good, "", ""},
+		}, JobEnd{Started: true, Reason: "Deleted", Message: "somebody deleted its pod j-1 on node n"}, "", ""},
 		"the pod is deleted when it has ended": {func(j *fakeJob) {
 			j.api.edit(fakePods+"/j-1", ended(7, "Error"))
 			j.api.edit(fakePods+"/j-1", func(pod object) {
@@ -407,7 +407,21 @@ func TestFollowJob(t *testing.T) {
 				conditioned("DisruptionTarget", "TerminationByKubelet", "x")(pod)
 				pod["status"].(object)["reason"], pod["status"].(object)["message"] = "Evicted", `Usage of EmptyDir volume "work" exceeds the limit "1Mi". `
 			})
-		}, JobEnd{Started: true, ExitCode: 137, Reason: "Evicted", Message: `Usage of EmptyDir volume "work" exceeds the limit "1Mi".`}, "", ""},
+		}, JobEnd{Started: true, ExitCode: 137, Reason: "Evicted", Message: `Usage of EmptyDir volume "work" exceeds the limit "1Mi".`, Own: true}, "", ""},
+		"it fills its disk, and ends well when it is told": {func(j *fakeJob) {
+			j.follow(0)
+			j.out.finish()
+			j.api.edit(fakePods+"/j-1", func(pod object) {
+				ended(0, "Completed")(pod)
+				pod["status"].(object)["reason"], pod["status"].(object)["message"] = "Evicted", `Usage of EmptyDir volume "work" exceeds the limit "1Mi". `
+			})
+		}, JobEnd{Started: true, Reason: "Evicted", Message: `Usage of EmptyDir volume "work" exceeds the limit "1Mi".`, Own: true}, "", ""},
+		"its time is over, and it ends well when it is told": {func(j *fakeJob) {
+			j.follow(0)
+			j.api.edit(fakeJobs+"/j", conditioned("FailureTarget", "DeadlineExceeded", "x"))
+			j.api.edit(fakePods+"/j-1", deleted)
+			j.finish(0, "Completed")
+		}, JobEnd{Started: true, Reason: "DeadlineExceeded", Message: "it was still there when its time (activeDeadlineSeconds) was over"}, "", ""},
 		"its node lost sight of it": {func(j *fakeJob) {
 			j.out.finish()
 			j.follow(0)

@@ -22,20 +22,19 @@ func (w *jobFollower) verdict(job *wireJob) *JobEnd {
 			end.Started, end.Never = false, true
 			return end
 		}
-		if end.ExitCode == 0 {
-			return end
-		}
 	}
 	reason, message := w.taken(job)
 	switch {
+	case end.Reason == "OOMKilled" && end.ExitCode == 0: // something in it was
 	case end.Reason == "OOMKilled":
 		end.Message = cmp.Or(end.Message, "it used more memory than its limit, or its node, has")
 	case w.deadline(job):
 		end.Reason, end.Message = "DeadlineExceeded", "it was still there when its time (activeDeadlineSeconds) was over"
 	case reason != "" && ownLimit(message):
-		end.Reason, end.Message = reason, message
+		end.Own, end.Reason, end.Message = true, reason, message
 	case reason != "":
-		end.Lost, end.Reason, end.Message = true, reason, message
+		end.Lost, end.Reason, end.Message = end.ExitCode != 0, reason, message
+	case end.ExitCode == 0:
 	case end.ExitCode > 0:
 		end.Message = cmp.Or(end.Message, fmt.Sprintf("its container ended with exit code %d", end.ExitCode))
 	default:
