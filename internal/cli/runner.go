@@ -38,7 +38,7 @@ func newRunner(a *app) *cobra.Command {
 			ctx := cmd.Context()
 			go command.ReapStrangers(ctx)
 			runner := &deploy.Runner{
-				Dir: dir, Authority: kube.JobAuthority, Agent: "sentry/" + version(),
+				Dir: dir, Authority: kube.JobAuthority, Agent: "sentry/" + version(), Lacks: command.Limits(),
 				Log: slog.New(slog.NewJSONHandler(a.err.Writer, &slog.HandlerOptions{Level: slog.LevelWarn})),
 			}
 			if err := runner.Run(ctx, a.stdin, a.out.Writer); err != nil {

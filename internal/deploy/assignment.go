@@ -125,7 +125,8 @@ type message struct {
 	Seq  int64  `json:"seq"` // from 1
 	Kind string `json:"kind"`
 
-	Protocol int `json:"protocol,omitempty"` // of hello
+	Protocol int      `json:"protocol,omitempty"` // of hello
+	Lacks    []string `json:"lacks,omitempty"`    // of hello: what its node lacks to run commands safely
 
 	// Deployment is, for state, the deployment as a whole: its source, the steps of the attempt, and its pipeline runs.
 	Deployment *sentry.Deployment `json:"deployment,omitempty"`

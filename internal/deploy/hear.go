@@ -78,6 +78,9 @@ func (j *shift) greet(ctx context.Context, m message) error {
 	}
 	// Saved before it is sent: from then on the steps are for the runner to tell.
 	if j.start != 0 {
+		for _, lack := range m.Lacks {
+			fmt.Fprintf(j.log, "on its node %s\n", logger.SanitizeLine(lack))
+		}
 		j.endStep(Outcome{sentry.Succeeded, "its pod runs"})
 		if err := j.keep.save(j.state()); err != nil {
 			return err

@@ -1,9 +1,11 @@
 package deploy
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -426,6 +428,30 @@ func TestRunnerWithoutAnAssignment(t *testing.T) {
 			t.Errorf("it is told %q, not %q", told, want)
 		}
 	})
+}
+
+// TestWhatANodeLacks: what the node of a Job lacks to run commands safely is in the log of the Job's step.
+func TestWhatANodeLacks(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t))
+	a := tr.attempt(tr.job, func(sentry.Deployment) error { return nil }, func(error) {})
+	a.cluster = tr.world
+	j := &shift{attempt: a, pod: &Pod{ServiceAccount: "runner"}, ref: kube.JobRef{Namespace: "qa", Name: "j"}}
+	j.beginStep()
+	read, write := io.Pipe()
+	defer read.Close()
+	go func() {
+		_ = (&Runner{Dir: t.TempDir(), Lacks: []string{"the kernel has no Landlock"}}).Run(t.Context(), strings.NewReader(""), write)
+	}()
+	hello, err := bufio.NewReader(read).ReadBytes('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.hear(t.Context(), hello); err != nil {
+		t.Fatal(err)
+	}
+	if got := tr.log(a.d.Steps[0]); got != "Job qa/j\non its node the kernel has no Landlock\n" {
+		t.Errorf("the log is %q", got)
+	}
 }
 
 // TestTokensOfJobsAreForgotten: a token that each Job has anew is not looked for as long as Sentry runs.

@@ -24,9 +24,10 @@ import (
 
 // Runner is what runs in the pod of a Job: it is given one assignment, does it as Local does, and tells how it goes.
 type Runner struct {
-	Dir       string // all that it writes is there; commands see only their workspace of it
-	Authority string // file with the certificate authority of the API server
-	Agent     string // what it calls itself to servers
+	Dir       string   // all that it writes is there; commands see only their workspace of it
+	Authority string   // file with the certificate authority of the API server
+	Agent     string   // what it calls itself to servers
+	Lacks     []string // what its machine lacks to run commands safely, for people
 	Log       *slog.Logger
 }
 
@@ -40,7 +41,7 @@ const maxAssignment = 16 << 20
 // tell how it ended, however that was. When ctx ends, what runs is ended, and that is told.
 func (r *Runner) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	voice := &voice{out: out}
-	assignment, err := awaitAssignment(ctx, in, voice)
+	assignment, err := awaitAssignment(ctx, in, voice, message{Kind: sayHello, Protocol: protocol, Lacks: r.Lacks})
 	if err != nil {
 		return err
 	}
@@ -48,8 +49,8 @@ func (r *Runner) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	return voice.say(message{Kind: sayDone, Outcome: &outcome})
 }
 
-// awaitAssignment reads lines until one is an assignment. A line that was cut off, when the connection was, is none.
-func awaitAssignment(ctx context.Context, in io.Reader, v *voice) (*Assignment, error) {
+// awaitAssignment asks for an assignment until it has one. A line that was cut off, when the connection was, is none.
+func awaitAssignment(ctx context.Context, in io.Reader, v *voice, ask message) (*Assignment, error) {
 	got, failed := make(chan *Assignment), make(chan error, 1)
 	ended, stop := context.WithCancel(ctx)
 	defer stop()
@@ -64,7 +65,7 @@ func awaitAssignment(ctx context.Context, in io.Reader, v *voice) (*Assignment, 
 	hello := time.NewTicker(helloTime)
 	defer hello.Stop()
 	for {
-		if err := v.say(message{Kind: sayHello, Protocol: protocol}); err != nil {
+		if err := v.say(ask); err != nil {
 			return nil, err
 		}
 		select {
