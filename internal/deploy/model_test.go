@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -25,7 +26,7 @@ import (
 // real service and the real store, and judges them by a witness: what the executor saw begin and end.
 // SENTRY_MODEL_SEQUENCES is how many; `make test-long` asks for 100,000.
 func TestModel(t *testing.T) {
-	modelSequences(t)
+	modelSequences(t, "300")
 	rapid.Check(t, func(rt *rapid.T) {
 		h := drawHistory(rt)
 		var verdict []string
@@ -36,13 +37,10 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// modelSequences sets how many histories are played.
-func modelSequences(t *testing.T) {
+// modelSequences sets how many histories are played: usual ones, or what SENTRY_MODEL_SEQUENCES says.
+func modelSequences(t *testing.T, usual string) {
 	t.Helper()
-	sequences := os.Getenv("SENTRY_MODEL_SEQUENCES")
-	if sequences == "" {
-		sequences = "300"
-	}
+	sequences := cmp.Or(os.Getenv("SENTRY_MODEL_SEQUENCES"), usual)
 	if testing.Short() {
 		sequences = "50"
 	}

@@ -27,7 +27,7 @@ import (
 // cluster that is away, stuck, missing or another one) with kills at every save, stops and cancellations, against the real
 // service, executor and store, and judges them by what the cluster and the commands saw.
 func TestModelOfPipelineRuns(t *testing.T) {
-	modelSequences(t)
+	modelSequences(t, "100")
 	dir := t.TempDir()
 	n := 0
 	rapid.Check(t, func(rt *rapid.T) {
