@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -321,6 +322,19 @@ func (tr *troupe) orphan() {
 	}
 	tr.saved = []sentry.Deployment{d}
 	tr.adopt()
+}
+
+// TestOutageIsTold: while nobody knows what becomes of a Job, the deployment says so.
+func TestOutageIsTold(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t), entries(`true`)...)
+	tr.world.outage = "the API server does not answer"
+	d, outcome := tr.run(t.Context())
+	if outcome.Status != sentry.Succeeded || !slices.ContainsFunc(tr.saved, func(d sentry.Deployment) bool { return d.Reason == tr.world.outage }) {
+		t.Errorf("it ended as %s (%s) with %s", outcome.Status, outcome.Reason, told(d.Steps))
+	}
+	if last := tr.saved[len(tr.saved)-1]; last.Reason != "" {
+		t.Errorf("it still says %q", last.Reason)
+	}
 }
 
 // TestJobIsGone: a Job that was taken away while nobody looked has interrupted its attempt. Its pod may go on for a while: that

@@ -43,6 +43,7 @@ type podWorld struct {
 	deaf     int                 // how many attempts to send are cut off in the middle
 	silent   bool                // nobody is told whether there is a Job
 	stuck    bool                // no Job ends
+	outage   string              // what is told when a Job begins to be followed, and is over then
 	token    string              // of every service account; "" where there is none
 	found    []sentry.PipelineRun
 	ended    []string // the names of those that were to end
@@ -177,6 +178,10 @@ func (w *podWorld) FollowJob(ctx context.Context, ref kube.JobRef, f kube.JobFol
 	j := w.job(ref)
 	if j == nil {
 		return kube.JobEnd{Lost: true, Reason: "Deleted", ExitCode: -1}, nil
+	}
+	if w.outage != "" {
+		f.Away(w.outage)
+		f.Away("")
 	}
 	if j.cmd == nil {
 		f.Waiting(w.pending)

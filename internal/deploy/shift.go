@@ -212,7 +212,7 @@ func (j *shift) follow(ctx context.Context) Outcome {
 		stop(context.Cause(ctx))
 	})
 	end, err := j.cluster.FollowJob(following, j.ref, kube.JobFollow{
-		Line: func(line []byte) error { return j.hear(following, line) }, Waiting: j.waiting,
+		Line: func(line []byte) error { return j.hear(following, line) }, Waiting: j.waiting, Away: j.attempt.tell,
 		StartTimeout: j.pod.StartTimeout, Log: writer(j.remark),
 	})
 	close(followed)

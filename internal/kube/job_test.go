@@ -30,6 +30,7 @@ type fakeJob struct {
 	mu      sync.Mutex
 	lines   []string
 	waiting []string
+	away    []string
 }
 
 func newFakeJob(t *testing.T) *fakeJob {
@@ -109,6 +110,11 @@ func (j *fakeJob) follow(start time.Duration) {
 				j.mu.Lock()
 				defer j.mu.Unlock()
 				j.waiting = append(j.waiting, why)
+			},
+			Away: func(why string) {
+				j.mu.Lock()
+				defer j.mu.Unlock()
+				j.away = append(j.away, why)
 			},
 			StartTimeout: start, Log: &j.log,
 		})
@@ -546,7 +552,7 @@ func TestJobWaits(t *testing.T) {
 			j.running()
 			j.api.put(fakePods+"/j-1", fakePod("j-1"))
 			j.finish(0, "Completed")
-		}, []string{"pod j-1 on node n: its container is being started"}, ""},
+		}, []string{"pod j-1 on node n: its container is being started", "pod j-1 on node n: its container is being started"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -566,6 +572,28 @@ func TestJobWaits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAwayWhileAJobRuns shows that it is told while nobody knows what becomes of a Job, and when somebody does again.
+func TestAwayWhileAJobRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newFakeJob(t)
+		j.follow(0)
+		j.api.setFault(func(w http.ResponseWriter, _ *http.Request) bool {
+			status(w, 503, "", "not now")
+			return true
+		})
+		j.api.cutWatches()
+		time.Sleep(time.Hour)
+		j.running()
+		j.api.setFault(j.out.serve)
+		time.Sleep(time.Hour)
+		j.finish(0, "Completed")
+		<-j.over
+		if !slices.Equal(j.away, []string{"the API server does not answer (not now (503)); what became of Job ci/j is unknown", ""}) {
+			t.Errorf("it is told %q", j.away)
+		}
+	})
 }
 
 // TestFollowJobStops shows that following ends with its context, and with an error of who takes the lines.

@@ -29,6 +29,8 @@ type JobFollow struct {
 	Line func(line []byte) error
 	// Waiting is told why the container does not run yet, whenever that changes; nil for nobody.
 	Waiting func(why string)
+	// Away is told that the API server does not answer, and why, and "" when it does again; nil for nobody.
+	Away func(why string)
 	// StartTimeout is how long the container may take until it runs; 0 for ever. Nothing is decided while the API server does not
 	// answer, and the time begins again when it does.
 	StartTimeout time.Duration
@@ -47,6 +49,9 @@ func (c *Cluster) FollowJob(ctx context.Context, ref JobRef, f JobFollow) (JobEn
 	w := &jobFollower{api: a, ref: ref, f: f, watch: newJobWatch(a, ref), began: time.Now()}
 	if f.Log == nil {
 		w.f.Log = io.Discard
+	}
+	if f.Away == nil {
+		w.f.Away = func(string) {}
 	}
 	if f.Waiting == nil {
 		w.f.Waiting = func(string) {}
@@ -311,10 +316,13 @@ func (w *jobFollower) outage(v podView) {
 	case away && !w.away:
 		w.away = true
 		w.say("the API server does not answer (%s): what became of Job %s is unknown, asking on", v.err, w.ref)
+		w.f.Away(printable(fmt.Sprintf("the API server does not answer (%s); what became of Job %s is unknown", v.err, w.ref)))
 	case v.fails == 0 && w.away:
 		w.away = false
 		w.began = time.Now() // nothing could begin meanwhile, and what has is not seen yet
 		w.say("the API server answers again for Job %s", w.ref)
+		w.f.Away("")
+		w.why = "" // it is told again
 	}
 }
 
