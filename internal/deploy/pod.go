@@ -18,6 +18,8 @@ import (
 type JobCluster interface {
 	// Namespaces are those that commands may use, the default one first.
 	Namespaces() []string
+	// Mark tells which cluster this is, as far as is known.
+	Mark(ctx context.Context, namespace string) *sentry.ClusterID
 	StartJob(ctx context.Context, spec kube.JobSpec) (kube.JobRef, error)
 	FindJob(ctx context.Context, ref kube.JobRef) (kube.JobRef, bool, error)
 	FollowJob(ctx context.Context, ref kube.JobRef, f kube.JobFollow) (kube.JobEnd, error)
@@ -113,6 +115,11 @@ func (a *attempt) settle(o Outcome) {
 	}
 }
 
+// recordedJob is the Job that is on record.
+func recordedJob(j *sentry.JobRef) kube.JobRef {
+	return kube.JobRef{Namespace: j.Namespace, Name: j.Name, UID: j.UID, Cluster: j.Cluster}
+}
+
 func jobName(j *sentry.JobRef) string { return j.Namespace + "/" + j.Name }
 
 // newJobName names the Job of an attempt. Whoever has the name of a Job gets what is sent to it, so it cannot be guessed.
@@ -175,8 +182,7 @@ func (a *attempt) endOldJob(ctx context.Context) (undone string) {
 	a.settle(Outcome{sentry.Interrupted, "its Job was ended"})
 	err := a.reach(ctx, io.Discard)
 	if err == nil {
-		ref := kube.JobRef{Namespace: a.d.Job.Namespace, Name: a.d.Job.Name, UID: a.d.Job.UID}
-		err = a.cluster.EndJob(ctx, ref, a.job.Global.Grace+podMargin)
+		err = a.cluster.EndJob(ctx, recordedJob(a.d.Job), a.job.Global.Grace+podMargin)
 	}
 	if err == nil {
 		err = a.recall(ctx)

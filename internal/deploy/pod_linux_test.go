@@ -352,6 +352,22 @@ func TestJobIsGone(t *testing.T) {
 	}
 }
 
+// TestJobInAnotherCluster: of a Job that was made in another cluster than the one that is configured now nobody knows how it
+// ends. No other attempt takes its place, for it may go on; and nobody claims to have ended it.
+func TestJobInAnotherCluster(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t), entries(`true`)...)
+	tr.orphan()
+	tr.job.Deployment.Job.Cluster = &sentry.ClusterID{Server: "https://old", UID: "another one"}
+	d, outcome := tr.run(t.Context())
+	if outcome.Status != sentry.Interrupted || !strings.Contains(outcome.Reason, "another cluster: https://old (UID another one)") || !d.Job.Lost || tr.world.starts != 0 {
+		t.Errorf("it ended as %s (%s); Job %+v, %d were made", outcome.Status, outcome.Reason, d.Job, tr.world.starts)
+	}
+	_, undone := tr.Abandon(t.Context(), tr.job, func(sentry.Deployment) error { return nil })
+	if !strings.Contains(undone, "qa/sentry-gone may still run") || !strings.Contains(undone, "another cluster") {
+		t.Errorf("left undone: %q", undone)
+	}
+}
+
 // TestCancelWhileAJobIsLookedFor: whoever cancels an attempt of which it is not known yet whether its Job is there ends that.
 func TestCancelWhileAJobIsLookedFor(t *testing.T) {
 	tr := newTroupe(t, newPodWorld(t), entries(`true`)...)

@@ -3,6 +3,7 @@ package deploy
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,7 @@ type podWorld struct {
 	silent   bool                // nobody is told whether there is a Job
 	stuck    bool                // no Job ends
 	outage   string              // what is told when a Job begins to be followed, and is over then
+	cluster  string              // the UID of the cluster; "" for the first
 	token    string              // of every service account; "" where there is none
 	found    []sentry.PipelineRun
 	ended    []string // the names of those that were to end
@@ -79,6 +81,11 @@ func (w *podWorld) Hold() (Cluster, func(), error) { return w, func() {}, nil }
 func (w *podWorld) Namespaces() []string           { return []string{"qa"} }
 func (w *podWorld) Find(context.Context, kube.Selector, []string) ([]sentry.PipelineRun, error) {
 	return w.found, nil
+}
+
+// Mark tells which cluster this is.
+func (w *podWorld) Mark(context.Context, string) *sentry.ClusterID {
+	return &sentry.ClusterID{UID: cmp.Or(w.cluster, "this one")}
 }
 
 func (w *podWorld) StartJob(ctx context.Context, spec kube.JobSpec) (kube.JobRef, error) {
@@ -146,6 +153,9 @@ func (w *podWorld) FindJob(ctx context.Context, ref kube.JobRef) (kube.JobRef, b
 	if w.silent {
 		<-ctx.Done()
 		return ref, false, context.Cause(ctx)
+	}
+	if other := w.Mark(ctx, ref.Namespace); ref.Cluster != nil && !ref.Cluster.Same(*other) {
+		return ref, false, fmt.Errorf("it was created in another cluster: %s, and this is %s", ref.Cluster, other)
 	}
 	j := w.job(ref)
 	if j == nil {
@@ -270,6 +280,9 @@ func (w *podWorld) SendToJob(_ context.Context, ref kube.JobRef, line []byte) er
 }
 
 func (w *podWorld) EndJob(ctx context.Context, ref kube.JobRef, grace time.Duration) error {
+	if _, _, err := w.FindJob(ctx, ref); err != nil && !w.silent {
+		return err
+	}
 	j := w.job(ref)
 	w.mu.Lock()
 	w.ended = append(w.ended, ref.Name)

@@ -260,7 +260,7 @@ func (r *run) beginsAgain(d sentry.Deployment, o Outcome) bool {
 	runs := func(run sentry.PipelineRun) bool {
 		return run.Attempt == d.Attempt && (run.Open() || run.Status == sentry.Interrupted)
 	}
-	return o.Status == sentry.Interrupted && inJob(d) && !slices.ContainsFunc(d.PipelineRuns, runs) &&
+	return o.Status == sentry.Interrupted && inJob(d) && !d.Job.Lost && !slices.ContainsFunc(d.PipelineRuns, runs) &&
 		r.rollout.Policy.OnInterrupt == sentry.Retry && d.Attempt <= sentry.MaxInterruptions
 }
 

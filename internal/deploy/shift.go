@@ -39,13 +39,16 @@ type shift struct {
 // begin makes sure that there is a Job. Where there is none it gives the outcome, and false.
 func (j *shift) begin(ctx context.Context) (Outcome, bool) {
 	if j.job.Adopt {
-		j.ref = kube.JobRef{Namespace: j.d.Job.Namespace, Name: j.d.Job.Name, UID: j.d.Job.UID}
+		j.ref = recordedJob(j.d.Job)
 		j.seq, j.sent, j.given = 0, j.ref.UID != "", j.d.Job.Seq > 0
 		ref, found, err := j.cluster.FindJob(ctx, j.ref)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return j.giveUp(ctx, "Job "+j.ref.String()+" was looked for"), false
 		case err != nil:
+			job := *j.d.Job
+			job.Lost = true
+			j.d.Job = &job
 			return Outcome{sentry.Interrupted, fmt.Sprintf("nobody knows how Job %s ends: %v", j.ref, err)}, false
 		case found:
 			j.ref = ref
@@ -67,7 +70,8 @@ func (j *shift) begin(ctx context.Context) (Outcome, bool) {
 
 // create has the Job created. A crash after its first save leaves an intent: the name tells whether there is a Job.
 func (j *shift) create(ctx context.Context) (Outcome, bool) {
-	j.d.Job = &sentry.JobRef{Namespace: j.ref.Namespace, Name: j.ref.Name, Attempt: j.d.Attempt}
+	j.ref.Cluster = j.cluster.Mark(ctx, j.ref.Namespace)
+	j.d.Job = &sentry.JobRef{Namespace: j.ref.Namespace, Name: j.ref.Name, Attempt: j.d.Attempt, Cluster: j.ref.Cluster}
 	j.beginStep()
 	if err := j.keep.save(j.state()); err != nil {
 		return Outcome{sentry.Interrupted, err.Error()}, false
@@ -76,7 +80,7 @@ func (j *shift) create(ctx context.Context) (Outcome, bool) {
 	var refused *kube.JobError
 	switch {
 	case err == nil:
-		j.ref = ref
+		j.ref.UID = ref.UID
 		return j.known(ctx)
 	case errors.As(err, &refused):
 		return Outcome{sentry.Failed, fmt.Sprintf("cannot create Job %s: %v", j.ref, err)}, false
@@ -254,7 +258,7 @@ func (j *shift) judge(ctx context.Context, end kube.JobEnd, err error) Outcome {
 	why := logger.SanitizeLine(end.Message)
 	switch {
 	case j.done != nil && j.done.Status == sentry.Failed && end.Reason == "OOMKilled": // nodes differ in whether that ends one process or all
-		return Outcome{sentry.Failed, fmt.Sprintf("%s; the pod used more memory than its limit of %s (OOMKilled)", j.done.Reason, j.pod.Resources.Limits["memory"])}
+		return Outcome{sentry.Failed, fmt.Sprintf("%s; the pod used more memory than %s (OOMKilled)", j.done.Reason, j.memory())}
 	case j.done != nil && j.done.Status != sentry.Interrupted:
 		return *j.done
 	case ctx.Err() != nil:
@@ -279,8 +283,7 @@ func (j *shift) judge(ctx context.Context, end kube.JobEnd, err error) Outcome {
 	case j.sent && end.Started && end.ExitCode == 0: // it has told how it ended
 		return j.takenAway(ctx, fmt.Sprintf("nobody knows how Job %s ended, while %s: its last words cannot be read", j.ref, j.doing()))
 	case end.Reason == "OOMKilled":
-		return Outcome{sentry.Failed, fmt.Sprintf("the pod was killed because it used more memory than its limit of %s (OOMKilled), while %s",
-			j.pod.Resources.Limits["memory"], j.doing())}
+		return Outcome{sentry.Failed, fmt.Sprintf("the pod was killed because it used more memory than %s (OOMKilled), while %s", j.memory(), j.doing())}
 	}
 	if j.alien != "" {
 		why = j.alien
@@ -302,6 +305,14 @@ func (j *shift) takenAway(ctx context.Context, reason string) Outcome {
 		return Outcome{sentry.Failed, reason + "; " + err.Error()}
 	}
 	return Outcome{sentry.Interrupted, reason}
+}
+
+// memory names what a pod may use of it.
+func (j *shift) memory() string {
+	if limit := j.pod.Resources.Limits["memory"]; limit != "" {
+		return "its limit of " + limit
+	}
+	return "there was"
 }
 
 // doing says what went on last.

@@ -16,6 +16,7 @@ import (
 // evicting is an executor whose Jobs are taken away, so many times, before one gets to its end.
 type evicting struct {
 	times    int
+	lost     bool // nobody knows whether they are
 	attempts []int
 }
 
@@ -36,6 +37,7 @@ func (e *evicting) Execute(_ context.Context, job Job, save func(sentry.Deployme
 	d.Steps = slices.Clone(d.Steps)
 	if len(e.attempts) <= e.times {
 		d.Steps[0].Status = sentry.Interrupted
+		d.Job.Lost = e.lost
 		return d, Outcome{sentry.Interrupted, "its pod was taken away"}
 	}
 	d.Steps[0].Status = sentry.Succeeded
@@ -47,13 +49,15 @@ func (e *evicting) Execute(_ context.Context, job Job, save func(sentry.Deployme
 func TestJobsThatAreTakenAway(t *testing.T) {
 	for name, c := range map[string]struct {
 		times    int
+		lost     bool
 		policy   sentry.OnInterrupt
 		status   sentry.Status
 		attempts int
 	}{
-		"twice":                  {2, sentry.Retry, sentry.Succeeded, 3},
-		"again and again":        {100, sentry.Retry, sentry.Interrupted, 1 + sentry.MaxInterruptions},
-		"once, where it is held": {1, sentry.Hold, sentry.Interrupted, 1},
+		"twice":                  {2, false, sentry.Retry, sentry.Succeeded, 3},
+		"again and again":        {100, false, sentry.Retry, sentry.Interrupted, 1 + sentry.MaxInterruptions},
+		"once, where it is held": {1, false, sentry.Hold, sentry.Interrupted, 1},
+		"once, and it may go on": {1, true, sentry.Retry, sentry.Interrupted, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -63,7 +67,7 @@ func TestJobsThatAreTakenAway(t *testing.T) {
 					Repositories: []config.Repository{member(t, "a", "g", "main")},
 				}
 				observe(t, st, "g", "a", "a1", true)
-				e := &evicting{times: c.times}
+				e := &evicting{times: c.times, lost: c.lost}
 				s := New(Options{Store: st, Executor: e, Config: func() *config.Config { return cfg }, Log: slog.New(slog.DiscardHandler)})
 				if _, err := s.Once(t.Context()); err != nil {
 					t.Fatal(err)

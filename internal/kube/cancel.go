@@ -182,7 +182,7 @@ func (c *canceler) ask(ctx context.Context, path, want string) error {
 
 // gone ends with a run that is no longer there.
 func (c *canceler) gone(ctx context.Context, how string) (bool, error) {
-	if err := c.t.cluster.whose(ctx, c.run); err != nil {
+	if err := c.t.cluster.whose(ctx, c.run.Cluster, c.run.Namespace); err != nil {
 		return false, err
 	}
 	run := c.run

@@ -211,7 +211,7 @@ func (w *follower) vanish(ctx context.Context, certain bool) (ended bool, err er
 		return false, nil
 	}
 	other := new(elsewhere)
-	switch err := w.t.cluster.whose(ctx, w.run); {
+	switch err := w.t.cluster.whose(ctx, w.run.Cluster, w.run.Namespace); {
 	case errors.As(err, &other):
 		return true, w.t.lose(w.i, other)
 	case ctx.Err() != nil:

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"sentry/internal/sentry"
 )
 
 // LabelJob is on a Job and its pod: the name of the Job.
@@ -58,6 +60,7 @@ type JobRef struct {
 	Namespace string
 	Name      string
 	UID       string
+	Cluster   *sentry.ClusterID // where it was created; nil where that is not known
 }
 
 // String is NAMESPACE/NAME, for people.
@@ -195,11 +198,16 @@ func (c *Cluster) FindJob(ctx context.Context, ref JobRef) (JobRef, bool, error)
 	var wait patience
 	for {
 		job, err := a.job(ctx, ref)
-		if err == nil && job == nil {
-			return ref, false, nil
+		if err == nil && job != nil {
+			found := job.ref()
+			found.Cluster = ref.Cluster
+			return found, true, nil
 		}
 		if err == nil {
-			return job.ref(), true, nil
+			err = c.whose(ctx, ref.Cluster, ref.Namespace)
+		}
+		if other := new(elsewhere); err == nil || errors.As(err, &other) {
+			return ref, false, err
 		}
 		if end := sleep(ctx, wait.after(err)); end != nil {
 			return ref, false, fmt.Errorf("nobody knows whether Job %s exists: %w", ref, errors.Join(end, err))

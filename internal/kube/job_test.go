@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sentry/internal/sentry"
 )
 
 const (
@@ -34,7 +36,7 @@ type fakeJob struct {
 }
 
 func newFakeJob(t *testing.T) *fakeJob {
-	j := &fakeJob{fakeWorld: newFakeWorld(t), ref: JobRef{"ci", "j", "j1"}, over: make(chan struct{})}
+	j := &fakeJob{fakeWorld: newFakeWorld(t), ref: JobRef{Namespace: "ci", Name: "j", UID: "j1"}, over: make(chan struct{})}
 	j.out.changed = make(chan struct{})
 	j.api.put(fakeJobs+"/j", object{"metadata": object{"namespace": "ci", "name": "j", "uid": "j1", "labels": object{LabelInstance: "box", LabelDeployment: "d", LabelAttempt: "1"}}})
 	j.api.put(fakePods+"/j-1", fakePod("j-1"))
@@ -734,8 +736,30 @@ func TestEndJob(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		j := newFakeJob(t)
-		if err := j.cluster.EndJob(t.Context(), JobRef{"ci", "j", "j0"}, 0); err != nil || j.api.object(fakeJobs+"/j") == nil {
+		if err := j.cluster.EndJob(t.Context(), JobRef{Namespace: "ci", Name: "j", UID: "j0"}, 0); err != nil || j.api.object(fakeJobs+"/j") == nil {
 			t.Errorf("another Job of the name was ended: %v", err)
 		}
 	})
+}
+
+// TestJobOfAnotherCluster: a Job that is not found in another cluster than that of its creation is not gone, and has not ended.
+func TestJobOfAnotherCluster(t *testing.T) {
+	for was, here := range map[string]bool{"system": true, "other": false} {
+		synctest.Test(t, func(t *testing.T) {
+			j := newFakeJob(t)
+			j.api.put("/api/v1/namespaces/kube-system", namespaceWith("system"))
+			j.api.put("/api/v1/namespaces/ci", namespaceWith("space"))
+			ref := JobRef{Namespace: "ci", Name: "gone", UID: "j9", Cluster: &sentry.ClusterID{Server: "https://old", UID: was}}
+			_, found, err := j.cluster.FindJob(t.Context(), ref)
+			if found || (err == nil) != here || err != nil && !strings.Contains(err.Error(), "https://old (UID other), and Sentry is configured for http://api") {
+				t.Errorf("%s: found %v, %v", was, found, err)
+			}
+			if err := j.cluster.EndJob(t.Context(), ref, 0); (err == nil) != here || err != nil && !strings.Contains(err.Error(), "ci/gone may still be running: it was created in another cluster") {
+				t.Errorf("%s: ended, %v", was, err)
+			}
+			if found, ok, err := j.cluster.FindJob(t.Context(), JobRef{Namespace: "ci", Name: "j", Cluster: ref.Cluster}); !ok || err != nil || found.UID != "j1" || found.Cluster != ref.Cluster {
+				t.Errorf("%s: one that is there: %+v, %v", was, found, err)
+			}
+		})
+	}
 }

@@ -18,6 +18,11 @@ func (c *Cluster) EndJob(ctx context.Context, ref JobRef, grace time.Duration) e
 	if err != nil {
 		return err
 	}
+	if ref.Cluster != nil { // of another cluster's Job nothing can be said, nor done
+		if _, _, err := c.FindJob(ctx, ref); err != nil {
+			return fmt.Errorf("the Job %s may still be running: %w", ref, err)
+		}
+	}
 	e := jobEnder{api: a, ref: ref, late: time.Now().Add(grace)}
 	var wait patience
 	for {

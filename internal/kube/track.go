@@ -311,7 +311,7 @@ func (t *tracker) resolve(ctx context.Context, a *api, i int) error {
 			if looks++; looks <= 1 && run.Nonce != "" {
 				break
 			}
-			err = t.cluster.whose(ctx, run)
+			err = t.cluster.whose(ctx, run.Cluster, run.Namespace)
 			if other := new(elsewhere); errors.As(err, &other) {
 				return t.lose(i, other)
 			}

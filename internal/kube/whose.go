@@ -60,6 +60,11 @@ func (c *Cluster) mark(ctx context.Context, namespace string) *sentry.ClusterID 
 	return &id
 }
 
+// Mark tells which cluster this is, to be remembered with a Job that is about to be created in a namespace.
+func (c *Cluster) Mark(ctx context.Context, namespace string) *sentry.ClusterID {
+	return c.mark(ctx, namespace)
+}
+
 // identify asks which cluster this is, as it is now.
 func (c *Cluster) identify(ctx context.Context, namespace string) (sentry.ClusterID, error) {
 	id := c.weakID()
@@ -113,7 +118,7 @@ func (c *Cluster) weakID() sentry.ClusterID {
 	return id
 }
 
-// elsewhere is a run that cannot be found because it was created in another cluster than the present one.
+// elsewhere is what cannot be found because it was created in another cluster than the present one.
 type elsewhere struct{ was, is sentry.ClusterID }
 
 // Error says so.
@@ -121,18 +126,18 @@ func (e *elsewhere) Error() string {
 	return fmt.Sprintf("it was created in another cluster: %s, and Sentry is configured for %s. What becomes of it there is unknown", e.was, e.is)
 }
 
-// whose tells whether a run that is not found here was created here: an *elsewhere where that is not certain, another error
-// where the API server does not tell. Of a run without a mark it is taken for granted.
-func (c *Cluster) whose(ctx context.Context, run sentry.PipelineRun) error {
-	if run.Cluster == nil {
+// whose tells whether what is not found here, in a namespace, was created here: an *elsewhere where that is not certain,
+// another error where the API server does not tell. Of what has no mark it is taken for granted.
+func (c *Cluster) whose(ctx context.Context, was *sentry.ClusterID, namespace string) error {
+	if was == nil {
 		return nil
 	}
-	now, err := c.identify(ctx, run.Namespace)
+	now, err := c.identify(ctx, namespace)
 	if err != nil {
 		return err
 	}
-	if !run.Cluster.Same(now) {
-		return &elsewhere{*run.Cluster, now}
+	if !was.Same(now) {
+		return &elsewhere{*was, now}
 	}
 	return nil
 }

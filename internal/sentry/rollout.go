@@ -161,6 +161,10 @@ type JobRef struct {
 	UID       string `json:"uid"`
 	Attempt   int    `json:"attempt"` // of the deployment
 	Seq       int64  `json:"seq"`     // of what it has told, that was saved last
+	// Cluster is where it is created; nil where that is not recorded.
+	Cluster *ClusterID `json:"cluster,omitempty"`
+	// Lost tells that nobody can find out what becomes of it: nothing begins by itself in its place.
+	Lost bool `json:"lost,omitempty"`
 }
 
 // Source is the QA repository at a branch, pinned to a commit when the deployment starts.
