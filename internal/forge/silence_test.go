@@ -23,7 +23,7 @@ func hush(lab forgetest.Lab, git bool, fault forgetest.Fault) {
 	})
 }
 
-// tooMuch answers that it is too much for now; wait is "" where it does not say for how long.
+// tooMuch answers that it is too much at the moment; wait is "" where it does not say for how long.
 func tooMuch(wait string) forgetest.Fault {
 	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		if wait != "" {
