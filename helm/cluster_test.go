@@ -407,21 +407,28 @@ func TestClusterManifests(t *testing.T) {
 	}
 }
 
-// TestClusterProduction has the chart watch a repository of this machine, with its state on a volume: a change is rolled
-// out, in a pod that can change nothing beside its state and /tmp; the PipelineRun that the command creates is followed to its
-// end; and the pod that comes after one that was deleted goes on with what that one followed.
-func TestClusterProduction(t *testing.T) {
-	s := newSite(t)
-	s.needImage(t)
+// serve serves a watched repository, with a commit, and one for QA from this machine to pods, for robot with canary-token.
+func (s *site) serve(t *testing.T) (shop, qa *gittest.Repo) {
+	t.Helper()
 	listener := s.Listen(t)
 	root := t.TempDir()
 	base := "http://" + listener.Addr().String()
 	server := &http.Server{Handler: gitserve.Handler(root, gitserve.Options{User: "robot", Token: "canary-token"}), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
-	shop := gittest.NewRepo(t, filepath.Join(root, "shop.git"), base+"/shop.git")
-	qa := gittest.NewRepo(t, filepath.Join(root, "qa.git"), base+"/qa.git")
+	shop = gittest.NewRepo(t, filepath.Join(root, "shop.git"), base+"/shop.git")
+	qa = gittest.NewRepo(t, filepath.Join(root, "qa.git"), base+"/qa.git")
 	shop.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	return shop, qa
+}
+
+// TestClusterProduction has the chart watch a repository of this machine, with its state on a volume: a change is rolled
+// out, in a pod that can change nothing beside its state and /tmp; the PipelineRun that the command creates is followed to its
+// end; and the pod that comes after one that was deleted goes on with what that one followed.
+func TestClusterProduction(t *testing.T) {
+	s := newSite(t)
+	s.needImage(t)
+	shop, qa := s.serve(t)
 	run := kubetest.PipelineRun{GenerateName: "shop-", Tasks: []kubetest.Task{{Name: "test", Script: "sleep 8\necho tested\n"}}}
 	qa.CommitFiles(t, "main", []gittest.File{{Path: "test.sh", Mode: "100755", Content: inPod}, {Path: "run.json", Content: run.Manifest(s.Cluster)}}, "tests")
 	runs := s.Namespace(t)
@@ -494,15 +501,7 @@ func TestClusterProduction(t *testing.T) {
 func TestClusterJobs(t *testing.T) {
 	s := newSite(t)
 	s.needImage(t)
-	listener := s.Listen(t)
-	root := t.TempDir()
-	base := "http://" + listener.Addr().String()
-	server := &http.Server{Handler: gitserve.Handler(root, gitserve.Options{User: "robot", Token: "canary-token"}), ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close() })
-	shop := gittest.NewRepo(t, filepath.Join(root, "shop.git"), base+"/shop.git")
-	qa := gittest.NewRepo(t, filepath.Join(root, "qa.git"), base+"/qa.git")
-	shop.Commit(t, "main", map[string]string{"a": "1"}, "first")
+	shop, qa := s.serve(t)
 	run := kubetest.PipelineRun{GenerateName: "shop-", Tasks: []kubetest.Task{kubetest.Succeeds("test", nil)}}
 	qa.CommitFiles(t, "main", []gittest.File{{Path: "test.sh", Mode: "100755", Content: inPod}, {Path: "run.json", Content: run.Manifest(s.Cluster)}}, "tests")
 	home, runs := s.Namespace(t, enforced...), s.Namespace(t)

@@ -109,7 +109,7 @@ func TestJob(t *testing.T) {
 		while read -r line && [ -z "$line" ]; do :; done
 		echo "got $line, ${#line}"
 		id -u
-		touch /work/a /tmp/b && ! touch /c 2>/dev/null && echo folders
+		touch `+kube.JobWork+`/a /tmp/b && ! touch /c 2>/dev/null && echo folders
 		head -n 1 /var/run/sentry/ca.crt
 		ls /var/run/secrets 2>/dev/null
 		head -c 100000 /dev/zero | tr '\0' x; echo

@@ -44,6 +44,16 @@ func newFakeJob(t *testing.T) *fakeJob {
 	return j
 }
 
+// mute has the API server answer nothing for a time, and after it until it is served again.
+func (j *fakeJob) mute(long time.Duration) {
+	j.api.setFault(func(w http.ResponseWriter, _ *http.Request) bool {
+		status(w, 503, "", "not now")
+		return true
+	})
+	j.api.cutWatches()
+	time.Sleep(long)
+}
+
 // fakePod is a pod of the Job, whose container runs.
 func fakePod(name string) object {
 	return object{
@@ -527,12 +537,7 @@ func TestJobWaits(t *testing.T) {
 		"nobody knows while the API server is away": {func(j *fakeJob) {
 			j.api.edit(fakePods+"/j-1", waits("ContainerCreating", ""))
 			j.follow(time.Minute)
-			j.api.setFault(func(w http.ResponseWriter, _ *http.Request) bool {
-				status(w, 503, "", "not now")
-				return true
-			})
-			j.api.cutWatches()
-			time.Sleep(time.Hour)
+			j.mute(time.Hour)
 			j.running()
 			j.api.put(fakePods+"/j-1", fakePod("j-1"))
 			j.api.setFault(j.out.serve)
@@ -543,12 +548,7 @@ func TestJobWaits(t *testing.T) {
 		"nothing can begin while the API server is away": {func(j *fakeJob) {
 			j.api.edit(fakePods+"/j-1", waits("ContainerCreating", ""))
 			j.follow(time.Minute)
-			j.api.setFault(func(w http.ResponseWriter, _ *http.Request) bool {
-				status(w, 503, "", "not now")
-				return true
-			})
-			j.api.cutWatches()
-			time.Sleep(time.Hour)
+			j.mute(time.Hour)
 			j.api.setFault(j.out.serve)
 			time.Sleep(time.Minute)
 			j.running()
