@@ -31,7 +31,7 @@ type hint struct {
 const hintTime = time.Second
 
 // Expect tells that a branch was found at another commit, before that is recorded. If its group would roll out at once,
-// what the rollout will need to know is asked for now. Nothing is decided by it: it may be left out, or be wrong.
+// what the rollout will need to know is asked for at once. Nothing is decided by it: it may be left out, or be wrong.
 func (s *Service) Expect(w sentry.Watch, commit string) {
 	cfg := s.config()
 	repo, ok := cfg.Repository(w.Repository)

@@ -76,7 +76,7 @@ func (h *handler) look(ctx context.Context, control Control, repositories []stri
 			asked := !w.LastAsked.Before(began) && w.NextDue.After(w.LastAsked) // and not being asked right now
 			switch {
 			case asked && w.Failures == 0:
-			case asked, known && w.NextDue.After(deadline): // it is left alone for now
+			case asked, known && w.NextDue.After(deadline): // it is left alone until then
 				left = append(left, late(name, w.Answer))
 			default:
 				waits = true
