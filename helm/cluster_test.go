@@ -28,6 +28,9 @@ import (
 // enforced are the labels of a namespace in which only restricted pods are let in, and no warning is kept back.
 var enforced = []string{"pod-security.kubernetes.io/enforce=restricted", "pod-security.kubernetes.io/warn=restricted"}
 
+// patience is how long something may take that takes a moment: pods start, and others may have the processors.
+const patience = 4 * time.Minute
+
 // site is one cluster, and the image in it.
 type site struct {
 	*kubetest.Cluster
@@ -50,7 +53,7 @@ func (s *site) needImage(t *testing.T) {
 // install installs the chart as a line of the documentation does, from the root of the source, and removes it at the end.
 func (s *site) install(t *testing.T, name, namespace string, args ...string) {
 	t.Helper()
-	all := append([]string{"install", name, "./helm/sentry", "--namespace", namespace, "--create-namespace", "--wait", "--timeout", "90s"}, args...)
+	all := append([]string{"install", name, "./helm/sentry", "--namespace", namespace, "--create-namespace", "--wait", "--timeout", patience.String()}, args...)
 	if s.image != "" {
 		at := strings.LastIndexByte(s.image, ':')
 		all = append(all, "--set", "image.repository="+s.image[:at]+",image.tag="+s.image[at+1:])
@@ -61,7 +64,7 @@ func (s *site) install(t *testing.T, name, namespace string, args ...string) {
 			logs, _ := s.TryKubectl("logs", "deployment/"+name, "--namespace", namespace)
 			t.Logf("%s\n%s", out, logs)
 		}
-		if out, err := s.run("uninstall", name, "--namespace", namespace, "--wait", "--timeout", "90s"); err != nil {
+		if out, err := s.run("uninstall", name, "--namespace", namespace, "--wait", "--timeout", patience.String()); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
@@ -82,7 +85,7 @@ func (s *site) run(args ...string) (string, error) {
 func (s *site) named(t *testing.T, name string) {
 	t.Helper()
 	remove := func() {
-		if out, err := s.TryKubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=90s"); err != nil {
+		if out, err := s.TryKubectl("delete", "namespace", name, "--ignore-not-found", "--timeout="+patience.String()); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	}
@@ -119,10 +122,23 @@ func (s *site) volume(t *testing.T, namespace, claim, size string) {
 		name, size, namespace, claim, dir, node))
 }
 
-// exec runs a command in the pod of a Deployment.
+// exec runs a command in the pod of a Deployment, as soon as that can be reached: another may just have come in its place.
 func (s *site) exec(t *testing.T, namespace, deployment string, words ...string) string {
 	t.Helper()
-	return s.Run(t, append([]string{"exec", "deployment/" + deployment, "--namespace", namespace, "--"}, words...)...)
+	var out, errs bytes.Buffer
+	var err error
+	until(t, fmt.Sprintf("%q runs in %s", words, deployment), func() bool {
+		out.Reset()
+		errs.Reset()
+		cmd := exec.Command(s.Kubectl, append([]string{"exec", "deployment/" + deployment, "--namespace", namespace, "--"}, words...)...)
+		cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), "KUBECONFIG="+s.Kubeconfig), &out, &errs
+		err = cmd.Run()
+		return err == nil || strings.Contains(errs.String(), "command terminated with exit code")
+	})
+	if err != nil {
+		t.Fatalf("%q in %s: %v\n%s%s", words, deployment, err, &out, &errs)
+	}
+	return out.String()
 }
 
 // TestClusterAdmits: the API server takes every object that the chart can make, and Pod Security has nothing to say.
@@ -230,7 +246,7 @@ func (s *seen) Dropped(string) error                 { return nil }
 // works creates a PipelineRun, finds it, cancels it and follows it to its end, with the rights of the connection.
 func (s *site) works(t *testing.T, cluster *kube.Cluster, namespace string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	id := kube.Identity{Instance: "rights", Rollout: "1", Deployment: "1-1", Group: "g", Repository: "r", Commit: strings.Repeat("a", 40), Attempt: 1}
 	manifest := kubetest.PipelineRun{GenerateName: "rights-", Tasks: []kubetest.Task{kubetest.NeverEnds("wait")}}.Manifest(s.Cluster)
@@ -322,7 +338,7 @@ func TestClusterDev(t *testing.T) {
 		t.Error(out)
 	}
 	s.reachable(t, "sentry-dev", "sentry-dev")
-	if out, err := s.run("test", "sentry-dev", "--namespace", "sentry-dev", "--timeout", "60s"); err != nil || !strings.Contains(out, "Phase:          Succeeded") {
+	if out, err := s.run("test", "sentry-dev", "--namespace", "sentry-dev", "--timeout", patience.String()); err != nil || !strings.Contains(out, "Phase:          Succeeded") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -340,15 +356,16 @@ func (s *site) reachable(t *testing.T, namespace, name string) {
 		t.Fatal(err)
 	}
 	hosts := fmt.Sprintf(`hostAliases=[{"ip": %q, "hostnames": [%q]}]`, host, name)
-	if out, err := s.run("upgrade", name, "./helm/sentry", "--namespace", namespace, "--reuse-values", "--set-json", hosts, "--set", "service.port="+port, "--wait", "--timeout", "90s"); err != nil {
+	if out, err := s.run("upgrade", name, "./helm/sentry", "--namespace", namespace, "--reuse-values", "--set-json", hosts, "--set", "service.port="+port, "--wait", "--timeout", patience.String()); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	slices := s.Run(t, "get", "endpointslices", "--namespace", namespace, "--selector", "kubernetes.io/service-name="+name,
-		"--output", "jsonpath={range .items[*].endpoints[?(@.conditions.ready==true)]}{.addresses[0]} {end}{.items[0].ports[0].port}")
-	found := strings.Fields(slices)
-	if len(found) != 2 {
-		t.Fatalf("the Service has found %q, want one pod and its port", slices)
-	}
+	var found []string
+	until(t, "the Service has found one pod and its port", func() bool {
+		out, err := s.TryKubectl("get", "endpointslices", "--namespace", namespace, "--selector", "kubernetes.io/service-name="+name,
+			"--output", "jsonpath={range .items[*].endpoints[?(@.conditions.ready==true)]}{.addresses[0]} {end}{.items[0].ports[0].port}")
+		found = strings.Fields(out)
+		return err == nil && len(found) == 2
+	})
 	var all sync.WaitGroup
 	t.Cleanup(func() { _ = listener.Close(); all.Wait() })
 	all.Go(func() {
@@ -365,12 +382,12 @@ func (s *site) reachable(t *testing.T, namespace, name string) {
 // pass joins a connection with one to an address until either ends.
 func pass(in net.Conn, address string) {
 	defer in.Close()
-	out, err := net.DialTimeout("tcp", address, 5*time.Second)
+	out, err := net.DialTimeout("tcp", address, 30*time.Second)
 	if err != nil {
 		return
 	}
 	defer out.Close()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	_, _ = in.SetDeadline(deadline), out.SetDeadline(deadline)
 	var both sync.WaitGroup
 	both.Go(func() { _, _ = io.Copy(out, in); _ = out.SetReadDeadline(time.Now()) })
@@ -385,26 +402,26 @@ func TestClusterManifests(t *testing.T) {
 		t.Skip("the image of the manifests is only in our own cluster")
 	}
 	s.needImage(t)
-	s.volume(t, "sentry-system", "sentry", "10Gi")
 	remove := func() {
-		if out, err := s.TryKubectl("delete", "namespace", "sentry-system", "--ignore-not-found", "--timeout=90s"); err != nil {
+		if out, err := s.TryKubectl("delete", "namespace", "sentry-system", "--ignore-not-found", "--timeout="+patience.String()); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	}
-	remove()
+	remove() // before there is a volume that a claim of an earlier run would take
+	s.volume(t, "sentry-system", "sentry", "10Gi")
 	t.Cleanup(remove)
 	for _, m := range manifests {
 		if out := s.Run(t, "apply", "--filename", filepath.Join("..", "k8s", m.file)); strings.Contains(out, "Warning") {
 			t.Error(out)
 		}
 	}
-	s.Run(t, "rollout", "status", "deployment/sentry", "--namespace", "sentry-system", "--timeout=90s")
+	s.Run(t, "rollout", "status", "deployment/sentry", "--namespace", "sentry-system", "--timeout="+patience.String())
 	if out := s.exec(t, "sentry-system", "sentry", "./sentry", "-action=validate"); !strings.Contains(out, "is valid: 1 repository") {
 		t.Error(out)
 	}
-	if out := s.Run(t, "logs", "deployment/sentry", "--namespace", "sentry-system"); !strings.Contains(out, `"msg":"watching"`) {
-		t.Error(out)
-	}
+	until(t, "it says that it watches", func() bool {
+		return strings.Contains(s.Run(t, "logs", "deployment/sentry", "--namespace", "sentry-system"), `"msg":"watching"`)
+	})
 }
 
 // serve serves a watched repository, with a commit, and one for QA from this machine to pods, for robot with canary-token.
@@ -481,7 +498,7 @@ func TestClusterProduction(t *testing.T) {
 	until(t, "it is followed", func() bool { return strings.Contains(sentry("show", "2"), "track") })
 	pod := s.Run(t, "get", "pods", "--namespace", "sentry-prod", "--selector", "app.kubernetes.io/component=daemon", "--output", "name")
 	s.Run(t, "delete", strings.TrimSpace(pod), "--namespace", "sentry-prod")
-	s.Run(t, "rollout", "status", "deployment/sentry-prod", "--namespace", "sentry-prod", "--timeout=90s")
+	s.Run(t, "rollout", "status", "deployment/sentry-prod", "--namespace", "sentry-prod", "--timeout="+patience.String())
 	until(t, "the rollout goes on to its end", ended(2))
 	for _, r := range rollouts(t, sentry("history", "-o", "json")) {
 		if r.Status != "succeeded" {
@@ -519,7 +536,7 @@ func TestClusterJobs(t *testing.T) {
 				"name": "shop", "group": "all",
 				"monitor": map[string]any{"repo_url": shop.URL, "branches": []any{"main"}, "auth": auth},
 				"deploy": map[string]any{
-					"qa_repo_url": qa.URL, "qa_repo_branch": "main", "auth": auth, "commands": []any{"sleep 10", "./test.sh"},
+					"qa_repo_url": qa.URL, "qa_repo_branch": "main", "auth": auth, "commands": []any{"sleep 20", "./test.sh"},
 					"env": map[string]any{"APP_PASSWORD": "canary-password"},
 				},
 			}},
@@ -538,10 +555,10 @@ func TestClusterJobs(t *testing.T) {
 	until(t, "the first head is recorded", func() bool { return strings.Contains(sentry("why", "shop"), "first seen: a baseline") })
 	shop.Commit(t, "main", map[string]string{"a": "2"}, "second")
 	until(t, "the rollout has begun", func() bool { return strings.Contains(sentry("history", "-o", "json"), `"running"`) })
-	until(t, "the command runs", func() bool { return strings.Contains(sentry("show", "1"), "sleep 10") })
+	until(t, "the command runs", func() bool { return strings.Contains(sentry("show", "1"), "sleep 20") })
 	pod := s.Run(t, "get", "pods", "--namespace", home, "--selector", "app.kubernetes.io/component=daemon", "--output", "name")
 	s.Run(t, "delete", strings.TrimSpace(pod), "--namespace", home)
-	s.Run(t, "rollout", "status", "deployment/sentry", "--namespace", home, "--timeout=90s")
+	s.Run(t, "rollout", "status", "deployment/sentry", "--namespace", home, "--timeout="+patience.String())
 	until(t, "the rollout has ended", func() bool { return len(rollouts(t, sentry("history", "-o", "json"))) == 1 })
 	told := sentry("show", "1") + sentry("logs", "1") + sentry("why", "shop")
 	if r := rollouts(t, sentry("history", "-o", "json"))[0]; r.Status != "succeeded" || !strings.Contains(told, "all is closed") || !strings.Contains(told, "which went on") {
@@ -599,9 +616,9 @@ func rollouts(t *testing.T, text string) []rollout {
 // until waits until something is so.
 func until(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(90 * time.Second); !so(); time.Sleep(300 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !so(); time.Sleep(300 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 90 seconds it is not so that %s", what)
+			t.Fatalf("after %v it is not so that %s", patience, what)
 		}
 	}
 }

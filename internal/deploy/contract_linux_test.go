@@ -192,7 +192,7 @@ func (tr *troupe) witness(name string) string {
 // until waits for something.
 func (tr *troupe) until(what string, is func() bool) {
 	tr.t.Helper()
-	for end := time.Now().Add(time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			tr.t.Errorf("it never came that %s", what)
 			return

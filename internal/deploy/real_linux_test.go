@@ -45,7 +45,7 @@ func newRealPlace(t *testing.T) *realPlace {
 func (p *realPlace) Hold() (Cluster, func(), error) { return Kube{Cluster: p.cluster}, func() {}, nil }
 
 func (p *realPlace) pod() *Pod {
-	return &Pod{Image: p.image, PullPolicy: "IfNotPresent", StartTimeout: 2 * time.Minute, Keep: time.Hour, Resources: config.Resources{
+	return &Pod{Image: p.image, PullPolicy: "IfNotPresent", StartTimeout: 4 * time.Minute, Keep: time.Hour, Resources: config.Resources{
 		Requests: map[string]string{"cpu": "10m"}, Limits: map[string]string{"memory": "256Mi"},
 	}}
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -128,13 +129,13 @@ func comparisons() []comparison {
 		{"", "annotate configmap c1 extra=annotation", 0},
 		{"", "set env deployment/d1 B=c", 0},
 		{"", "scale deployment d1 --replicas=2", 0},
-		{"", "rollout status deployment/d1 --timeout=120s", 0},
+		{"", "rollout status deployment/d1 --timeout=240s", 0},
 		{"", "rollout history deployment/d1", 0},
 		{"", "expose deployment d1 --name=s4 --port=80 --cluster-ip=None", 0},
 		{comparePods, "create -f -", 0},
-		{"", "wait --for=condition=Ready pod/p1 pod/p2 --timeout=120s", 0},
+		{"", "wait --for=condition=Ready pod/p2 pod/p1 --timeout=240s", 0},
 		{"", "logs -f p2", 0},
-		{"", "wait --for=jsonpath={.status.phase}=Succeeded pod/p2 --timeout=120s", 0},
+		{"", "wait --for=jsonpath={.status.phase}=Succeeded pod/p2 --timeout=240s", 0},
 		{"", "logs p1", 0},
 		{"", "get pods p1 p2 -o wide", 0},
 		{"", "exec|p1|--|sh|-c|echo out; echo err >&2; exit 3", 3},
@@ -311,7 +312,7 @@ func (s *side) forwarded(k *kubetest.Cluster) string {
 		s.run(in, k.Kubectl, append([]string{"--namespace", s.namespace}, args...)...)
 	}
 	run(strings.ReplaceAll(comparePods, "IMAGE", k.Busybox), "create", "-f", "-")
-	run("", "wait", "--for=condition=Ready", "pod/p1", "--timeout=120s")
+	run("", "wait", "--for=condition=Ready", "pod/p1", "--timeout=240s")
 	line, end, err := s.firstLine(k, "", "port-forward", "pod/p1", ":8080")
 	if err != nil {
 		return err.Error()
@@ -426,7 +427,16 @@ func TestClusterDiscovery(t *testing.T) {
 	}
 	run("", 1, "get", "things."+group)
 	run(crd, 0, "create", "-f", "-")
-	run("", 0, "wait", "--for=condition=Established", "crd/things."+group, "--timeout=60s")
+	run("", 0, "wait", "--for=condition=Established", "crd/things."+group, "--timeout=240s")
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) { // it is told a moment after it is established
+		out, err := k.TryKubectl("get", "things."+group, "--cache-dir", t.TempDir(), "-n", ns)
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the cluster does not know things: %v\n%s", err, out)
+		}
+	}
 	run(`{"apiVersion":"`+group+`/v1","kind":"Thing","metadata":{"name":"t"}}`, 0, "create", "-f", "-")
 	if out := run("", 0, "get", "things."+group, "-o", "name"); out != "thing."+group+"/t\n" {
 		t.Errorf("%q", out)

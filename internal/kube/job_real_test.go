@@ -29,7 +29,7 @@ const restricted = "pod-security.kubernetes.io/enforce=restricted"
 func (h *home) job(name, script string) kube.JobSpec {
 	return kube.JobSpec{
 		Namespace: h.ns, Name: name, Identity: h.id, Image: h.real.Busybox, PullPolicy: "IfNotPresent",
-		Command: []string{"sh", "-c", script}, Requests: map[string]string{"cpu": "10m"}, Deadline: 10 * time.Minute, Grace: 2 * time.Second, Keep: time.Hour,
+		Command: []string{"sh", "-c", script}, Requests: map[string]string{"cpu": "10m"}, Deadline: 10 * time.Minute, Grace: 5 * time.Second, Keep: time.Hour,
 	}
 }
 
@@ -86,7 +86,7 @@ func (h *home) started(spec kube.JobSpec) kube.JobRef {
 // followed follows a Job to its end.
 func (h *home) followed(ref kube.JobRef, o *output, more ...func(*kube.JobFollow)) kube.JobEnd {
 	h.Helper()
-	ctx, cancel := context.WithTimeout(h.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(h.Context(), 5*time.Minute)
 	defer cancel()
 	f := kube.JobFollow{Line: o.line, Waiting: o.wait, Log: o}
 	for _, change := range more {
@@ -205,7 +205,7 @@ func TestJobEnds(t *testing.T) {
 			want: kube.JobEnd{Started: true, ExitCode: 137, Reason: "Deleted", Lost: true}, last: "hello",
 		},
 		"deadline": {
-			script: forever, change: func(s *kube.JobSpec) { s.Deadline = 3 * time.Second },
+			script: forever, change: func(s *kube.JobSpec) { s.Deadline = 30 * time.Second },
 			want: kube.JobEnd{Started: true, ExitCode: 9, Reason: "DeadlineExceeded"},
 		},
 		"memory": {
@@ -217,19 +217,19 @@ func TestJobEnds(t *testing.T) {
 			want:   kube.JobEnd{ExitCode: 128, Reason: "StartError", Message: "/nothing", Never: true},
 		},
 		"no-image": {
-			change: func(s *kube.JobSpec) { s.Image, s.PullPolicy = "localhost/nothing:1", "Never" }, patient: 20 * time.Second,
+			change: func(s *kube.JobSpec) { s.Image, s.PullPolicy = "localhost/nothing:1", "Never" }, patient: 45 * time.Second,
 			want: kube.JobEnd{ExitCode: -1, Reason: "StartTimeout", Message: "ErrImageNeverPull", Never: true}, why: "ErrImageNeverPull",
 		},
 		"root": {
-			change: func(s *kube.JobSpec) { s.PodSecurity = map[string]any{"runAsUser": nil, "runAsGroup": nil} }, patient: 20 * time.Second,
+			change: func(s *kube.JobSpec) { s.PodSecurity = map[string]any{"runAsUser": nil, "runAsGroup": nil} }, patient: 45 * time.Second,
 			want: kube.JobEnd{ExitCode: -1, Reason: "StartTimeout", Message: "CreateContainerConfigError: container has runAsNonRoot", Never: true}, why: "CreateContainerConfigError",
 		},
 		"no-node": {
-			change: func(s *kube.JobSpec) { s.NodeSelector = map[string]string{"sentry-test/no": "such"} }, patient: 20 * time.Second,
+			change: func(s *kube.JobSpec) { s.NodeSelector = map[string]string{"sentry-test/no": "such"} }, patient: 45 * time.Second,
 			want: kube.JobEnd{ExitCode: -1, Reason: "StartTimeout", Message: "node", Never: true}, why: "Unschedulable",
 		},
 		"no-account": {
-			change: func(s *kube.JobSpec) { s.ServiceAccount = "nobody" }, patient: 20 * time.Second,
+			change: func(s *kube.JobSpec) { s.ServiceAccount = "nobody" }, patient: 45 * time.Second,
 			want: kube.JobEnd{ExitCode: -1, Reason: "StartTimeout", Message: `serviceaccount "nobody" not found`, Never: true}, why: "FailedCreate",
 		},
 	} {

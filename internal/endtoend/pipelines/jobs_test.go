@@ -54,7 +54,7 @@ func newJobWorld(t *testing.T, group string, members ...member) *jobWorld {
 	changed := strings.NewReplacer(
 		"qa_repo_url: "+w.dir+"/qa.git", "qa_repo_url: http://"+listener.Addr().String()+"/qa.git\n      auth: {username: robot, token: "+token+"}\n      executor: kubernetes",
 		"allow_local_repositories: true", "allow_local_repositories: true, allow_insecure_http: true",
-		"kubernetes: {", "kubernetes: {jobs: {namespace: "+w.home+", image: "+image+", image_pull_policy: IfNotPresent, service_account: runner, scratch_size: 64Mi, start_timeout: 3m}, ",
+		"kubernetes: {", "kubernetes: {jobs: {namespace: "+w.home+", image: "+image+", image_pull_policy: IfNotPresent, service_account: runner, scratch_size: 64Mi, start_timeout: 4m}, ",
 	).Replace(string(text))
 	if err := os.WriteFile(w.config(), []byte(changed), 0o600); err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestJobs(t *testing.T) {
 		member{name: "good", deploy: inside, files: run(cluster, "good", kubetest.Succeeds("build", nil))},
 		member{name: "bad", deploy: fmt.Sprintf(script, "bad"), files: run(cluster, "bad", kubetest.Fails("unit", 3))},
 		member{name: "broken", deploy: "      commands: [\"echo before; exit 7\", \"echo never\"]\n"},
-		member{name: "slow", deploy: "      timeout: 75s\n      commands: [\"echo begun; sleep 600\"]\n"},
+		member{name: "slow", deploy: "      timeout: 2m\n      commands: [\"echo begun; sleep 600\"]\n"},
 	)
 	r, code := w.trigger("g")
 	if code != 1 || r.Status != sentry.TimedOut {

@@ -135,6 +135,7 @@ func newKiller(t *testing.T, random *rand.Rand, sum *tally) *killer {
 // rollout has one rolled out, kills Sentry in it as often as it puts up with, and judges what became of it.
 func (k *killer) rollout() {
 	k.t.Helper()
+	k.daemon.answers() // the last one may have been killed when all was over
 	before := k.world.rollout().ID
 	if out, code := k.run("trigger", "--wait=false", "g"); code != 0 {
 		k.t.Fatalf("it was not queued: %s", out)

@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) { sentrytest.Main(m) }
 
 // patience is how long something may take that takes a moment: pods start, and other tests may have the processors.
-const patience = 3 * time.Minute
+const patience = 5 * time.Minute
 
 // world is a cluster with a namespace, a QA repository, and a Sentry.
 type world struct {
@@ -175,12 +175,18 @@ type daemon struct {
 func (w *world) start() *daemon {
 	w.t.Helper()
 	d := w.launch()
-	w.until("it answers", func() bool {
+	d.answers()
+	return d
+}
+
+// answers waits until the daemon does.
+func (d *daemon) answers() {
+	d.w.t.Helper()
+	d.w.until("it answers", func() bool {
 		var status struct{ Daemon *struct{ PID int } }
-		out, _ := w.run("status", "-o", "json")
+		out, _ := d.w.run("status", "-o", "json")
 		return json.Unmarshal([]byte(out), &status) == nil && status.Daemon != nil && status.Daemon.PID == d.cmd.Process.Pid
 	})
-	return d
 }
 
 // launch starts a daemon, and waits for nothing.

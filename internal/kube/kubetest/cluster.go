@@ -195,7 +195,7 @@ func (c *Cluster) Namespace(t testing.TB, labels ...string) string {
 	if len(labels) > 0 {
 		c.Run(t, append([]string{"label", "namespace", name}, labels...)...)
 	}
-	c.Run(t, "wait", "--for=create", "serviceaccount/default", "--namespace", name, "--timeout=60s")
+	c.Run(t, "wait", "--for=create", "serviceaccount/default", "--namespace", name, "--timeout="+patience.String())
 	return name
 }
 
@@ -211,13 +211,13 @@ func (c *Cluster) removeNamespace(t testing.TB, name string) {
 	for _, args := range [][]string{
 		{"delete", "pipelineruns,taskruns", "--all", "--wait=false"},
 		{"delete", "deployments,statefulsets,jobs", "--all", "--wait=false"},
-		{"delete", "pods", "--all", "--grace-period=1", "--timeout=60s"},
+		{"delete", "pods", "--all", "--grace-period=1", "--timeout=" + patience.String()},
 	} {
 		if out, err := c.TryKubectl(append(args, "--namespace", name, "--ignore-not-found")...); err != nil {
 			t.Logf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
-	if out, err := c.TryKubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=120s"); err != nil {
+	if out, err := c.TryKubectl("delete", "namespace", name, "--ignore-not-found", "--timeout="+patience.String()); err != nil {
 		t.Errorf("cannot remove the namespace %s: %v\n%s", name, err, out)
 	}
 }
@@ -225,7 +225,7 @@ func (c *Cluster) removeNamespace(t testing.TB, name string) {
 // Wait waits until a condition holds, as `kubectl wait` understands it: "condition=Ready", "delete", "jsonpath={.status.x}=y".
 func (c *Cluster) Wait(t testing.TB, ns, object, condition string, more ...string) {
 	t.Helper()
-	c.Run(t, append([]string{"wait", "--namespace", ns, object, "--for=" + condition, "--timeout=120s"}, more...)...)
+	c.Run(t, append([]string{"wait", "--namespace", ns, object, "--for=" + condition, "--timeout=" + patience.String()}, more...)...)
 }
 
 // Ended waits until a PipelineRun has ended, and gives the status and the reason of its condition, as "True", "Succeeded".
@@ -298,5 +298,8 @@ func freshFile(t testing.TB, name string, data []byte) string {
 	return path
 }
 
-// soon is how long something on this machine may take at most.
-const soon = 10 * time.Second
+// How long something may take at most: on this machine, and in the cluster, where other pods may have the processors.
+const (
+	soon     = 30 * time.Second
+	patience = 4 * time.Minute
+)
