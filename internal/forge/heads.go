@@ -109,46 +109,61 @@ func isRefused(err error) bool {
 
 // each asks repositories one by one, a few at a time, and gives up where nobody answers.
 func (f *Forges) each(ctx context.Context, asks []Ask, places []*place, indices []int, answers []Answer) {
-	var failed atomic.Int32
-	var last atomic.Pointer[Answer]
-	ask := func(i int) {
-		if bad := last.Load(); bad != nil && failed.Load() >= troubles {
-			answers[i] = *bad
-			return
-		}
-		answers[i] = f.one(ctx, asks[i], places[i])
-		if err := answers[i].Err; err != nil {
-			if kind := sentry.AsFault(err).Kind; kind == sentry.Transient || kind == sentry.RateLimited {
-				last.Store(&answers[i])
-				failed.Add(1)
-				return
-			}
-		}
-		failed.Store(0)
-	}
-	switch len(indices) {
-	case 0:
-		return
-	case 1:
-		ask(indices[0])
+	if len(indices) == 1 {
+		answers[indices[0]] = f.one(ctx, asks[indices[0]], places[indices[0]])
 		return
 	}
-	var wait sync.WaitGroup
+	if len(indices) == 0 {
+		return
+	}
 	few := atOnce
 	if p := places[indices[0]]; p != nil {
 		if most := f.atOnce(asks[indices[0]].Repository, p.account); most > 0 {
 			few = min(few, most)
 		}
 	}
+	var wait sync.WaitGroup
+	var failing row
 	free := make(chan struct{}, few)
 	for _, i := range indices {
 		free <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-free }()
-			ask(i)
+			if bad := failing.bad(); bad != nil {
+				answers[i] = *bad
+				return
+			}
+			answers[i] = f.one(ctx, asks[i], places[i])
+			failing.add(&answers[i])
 		})
 	}
 	wait.Wait()
+}
+
+// row is of answers that failed one after the other.
+type row struct {
+	n    atomic.Int32
+	last atomic.Pointer[Answer]
+}
+
+// bad is the answer for those that are no longer asked, nil as long as they are.
+func (r *row) bad() *Answer {
+	if r.n.Load() < troubles {
+		return nil
+	}
+	return r.last.Load()
+}
+
+// add takes in one answer more.
+func (r *row) add(a *Answer) {
+	if a.Err != nil {
+		if kind := sentry.AsFault(a.Err).Kind; kind == sentry.Transient || kind == sentry.RateLimited {
+			r.last.Store(a)
+			r.n.Add(1)
+			return
+		}
+	}
+	r.n.Store(0)
 }
 
 // one asks one repository by itself: over Git, or where Git is refused over the API.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"sentry/internal/git/gitwire"
@@ -61,15 +62,23 @@ func (g *Git) refs(ctx context.Context, r sentry.Remote, a Auth, token sentry.Se
 		if len(patterns) == 0 {
 			return nil, 0, nil
 		}
-		prefixes := make([]string, len(patterns))
-		for i, p := range patterns {
-			prefixes[i] = p.Prefix()
+		prefixes := prefixLists.Get().(*[]string)
+		defer func() {
+			clear(*prefixes)
+			*prefixes = (*prefixes)[:0]
+			prefixLists.Put(prefixes)
+		}()
+		for _, p := range patterns {
+			*prefixes = append(*prefixes, p.Prefix())
 		}
-		return g.wire.ListBranches(ctx, r, gitwire.Auth{Username: a.Username, Token: token}, prefixes, last)
+		return g.wire.ListBranches(ctx, r, gitwire.Auth{Username: a.Username, Token: token}, *prefixes, last)
 	}
 	refs, err := g.lsRemote(ctx, r, a)
 	return refs, 0, err
 }
+
+// prefixLists has room for the prefixes of a question, which nobody keeps.
+var prefixLists = sync.Pool{New: func() any { return new([]string) }}
 
 // lsRemote lists all branches by the git binary.
 func (g *Git) lsRemote(ctx context.Context, r sentry.Remote, a Auth) ([]gitwire.Ref, error) {

@@ -255,6 +255,17 @@ var readers = sync.Pool{New: func() any { return new(packetReader) }}
 
 // drop ends an answer. What little is left of it is read, so that the connection can be used again.
 func drop(resp *http.Response) {
-	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
+	rest := rests.Get().(*[4 << 10]byte)
+	defer rests.Put(rest)
+	for left := rest[:]; len(left) > 0; {
+		n, err := resp.Body.Read(left)
+		if err != nil {
+			break
+		}
+		left = left[n:]
+	}
 	_ = resp.Body.Close()
 }
+
+// rests has room for what is read and thrown away.
+var rests = sync.Pool{New: func() any { return new([4 << 10]byte) }}
