@@ -71,7 +71,7 @@ type waiter struct {
 	deadline time.Time
 	turn     chan error // of size one
 
-	since   time.Time // when its turn came; this and what follows is guarded by budget.mu
+	since   time.Time // when it was sent, or its turn came where it was not yet; this and what follows is guarded by budget.mu
 	learned bool      // its answer was read
 	freed   bool
 }
@@ -321,6 +321,26 @@ func (b *budget) grant(w *waiter, now time.Time) {
 	if w.writes && (b.betweenWrites > 0 || b.writesPerHour > 0) {
 		b.writes = append(b.writes, now)
 	}
+}
+
+// begin is called when a request whose turn has come can be sent, which may be later: it may have waited for a seat. Where
+// the API was closed meanwhile it gives a fault, and the request must not be sent.
+func (w *waiter) begin() error {
+	b := w.budget
+	b.mu.Lock()
+	now := time.Now()
+	shut, why := later(b.closed, b.purse(w.purse, now).until), b.reason
+	if !shut.After(now) {
+		w.since = now
+		b.mu.Unlock()
+		return nil
+	}
+	if shut.After(b.closed) {
+		why = "the budget of this credential is used up until " + clock(shut)
+	}
+	b.mu.Unlock()
+	w.unsent()
+	return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: shut.Sub(now), Err: fmt.Errorf("not asked: %s", why)}
 }
 
 // free tells that a request has ended, its answer read or not.

@@ -148,7 +148,6 @@ type Forges struct {
 	accounts map[accountKey]*account
 	places   map[*Repository]*place
 	paces    map[string]*rate.Limiter // by origin
-	outs     map[string]out           // by origin: Git servers that want to be left alone
 
 	updated chan struct{} // size one: there may be other credentials
 }
@@ -161,7 +160,7 @@ func New(o Options) *Forges {
 	if o.Network == nil {
 		o.Network = NewNetwork(NetworkOptions{Log: o.Log})
 	}
-	f := &Forges{o: o, log: o.Log, apps: newApps(o.Network), shares: newShares(), accounts: map[accountKey]*account{}, places: map[*Repository]*place{}, paces: map[string]*rate.Limiter{}, outs: map[string]out{}, updated: make(chan struct{}, 1)}
+	f := &Forges{o: o, log: o.Log, apps: newApps(o.Network), shares: newShares(), accounts: map[accountKey]*account{}, places: map[*Repository]*place{}, paces: map[string]*rate.Limiter{}, updated: make(chan struct{}, 1)}
 	if o.Register != nil {
 		o.Register.MustRegister(gauges{f})
 	}

@@ -234,7 +234,8 @@ func (f *Forges) lsRefs(ctx context.Context, r *Repository) Answer {
 	if err := f.silence(r); err != nil {
 		return Answer{Err: err, Way: "ls-refs"}
 	}
-	heads, err := f.o.LsRefs(ctx, r)
+	at := ticket{look: func() error { return f.silence(r) }, heard: func(fault *sentry.Fault) { f.keepOut(r, fault) }}
+	heads, err := f.o.LsRefs(at.in(ctx), r)
 	switch {
 	case err != nil:
 		fault := sentry.AsFault(err)

@@ -60,6 +60,9 @@ type Network struct {
 
 	mu     sync.Mutex // guards what follows
 	routes map[string]*route
+
+	silent sync.RWMutex   // guards what follows
+	outs   map[string]out // by origin: Git servers that want to be left alone
 }
 
 // route is how to reach one origin.
@@ -86,7 +89,7 @@ func NewNetwork(o NetworkOptions) *Network {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Network{o: o, log: o.Log, count: newTraffic(o.Register), routes: map[string]*route{}}
+	n := &Network{o: o, log: o.Log, count: newTraffic(o.Register), routes: map[string]*route{}, outs: map[string]out{}}
 	n.Update(o.Hosts)
 	return n
 }

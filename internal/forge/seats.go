@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"sentry/internal/sentry"
 )
 
 // seats are how many requests may be under way at one origin, whoever asks and by whichever protocol. Who comes first is
@@ -99,9 +101,14 @@ type gitWay struct {
 	origins map[[2]string]string // by scheme and host as requests write them: every idle check looks here
 }
 
-// RoundTrip sends a request.
+// RoundTrip sends a request. That the server wants to be left alone is noted as soon as it says so.
 func (w *gitWay) RoundTrip(req *http.Request) (*http.Response, error) {
-	return w.network.carry(w.origin(req.URL), overGit, w.next, req)
+	origin := w.origin(req.URL)
+	resp, err := w.network.carry(origin, overGit, w.next, req)
+	if err == nil && resp.StatusCode >= 400 {
+		w.network.hear(origin, resp, ticketOf(req))
+	}
+	return resp, err
 }
 
 func (w *gitWay) origin(u *url.URL) string {
@@ -119,10 +126,53 @@ func (w *gitWay) origin(u *url.URL) string {
 	return origin
 }
 
-// carry sends a request when there is a seat for it, counts it, and gives the seat back when its answer was closed.
-func (n *Network) carry(origin, protocol string, by http.RoundTripper, req *http.Request) (*http.Response, error) {
+// ticket is what a request brings along when it comes for a seat, in its context.
+type ticket struct {
+	// look tells whether it may be sent now that it has its seat: much may have been said while it waited.
+	look func() error
+	// heard is told when the answer is "later", before anybody has read it.
+	heard func(*sentry.Fault)
+}
+
+type ticketKey struct{}
+
+func (t ticket) in(ctx context.Context) context.Context {
+	return context.WithValue(ctx, ticketKey{}, t)
+}
+
+func ticketOf(req *http.Request) ticket {
+	t, _ := req.Context().Value(ticketKey{}).(ticket)
+	return t
+}
+
+// errNoSeat ends a request that waited for a seat in vain.
+type errNoSeat struct{ cause error }
+
+func (e *errNoSeat) Error() string {
+	return "waited in vain to be one of the requests at a time: " + e.cause.Error()
+}
+
+func (e *errNoSeat) Unwrap() error { return e.cause }
+
+// admit waits for a seat, and gives it back where the request must not be sent any more.
+func (n *Network) admit(origin string, req *http.Request) (*seats, error) {
 	at := n.route(origin).seats
 	if err := at.take(req.Context()); err != nil {
+		return nil, &errNoSeat{err}
+	}
+	if look := ticketOf(req).look; look != nil {
+		if err := look(); err != nil {
+			at.leave()
+			return nil, err
+		}
+	}
+	return at, nil
+}
+
+// carry sends a request when there is a seat for it, counts it, and gives the seat back when its answer was closed.
+func (n *Network) carry(origin, protocol string, by http.RoundTripper, req *http.Request) (*http.Response, error) {
+	at, err := n.admit(origin, req)
+	if err != nil {
 		if req.Body != nil {
 			_ = req.Body.Close()
 		}

@@ -13,6 +13,8 @@ import (
 
 	"sentry/internal/forge"
 	"sentry/internal/forge/forgetest"
+	"sentry/internal/git/gitwire"
+	"sentry/internal/sentry"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -166,6 +168,135 @@ type answering struct{}
 
 func (answering) RoundTrip(*http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+}
+
+// seated makes a rig whose requests, those over Git as well, share so many seats of the server.
+func seated(t *testing.T, lab forgetest.Lab, n int) *rig {
+	t.Helper()
+	r := newRig(t, lab)
+	origin := r.add("team/a", false).Remote.Origin()
+	r.add("team/b", false)
+	network := forge.NewNetwork(forge.NetworkOptions{DialContext: lab.Dial(), Hosts: []forge.Host{{Origin: origin, Concurrency: n}}})
+	t.Cleanup(network.Close)
+	direct := &http.Transport{DialContext: lab.Dial()}
+	t.Cleanup(direct.CloseIdleConnections)
+	wire := gitwire.New(gitwire.Options{Transport: network.Git(direct)})
+	r.forges = forge.New(forge.Options{Network: network, LsRefs: func(ctx context.Context, one *forge.Repository) (map[string]string, error) {
+		return r.lsRefs(ctx, wire, one)
+	}})
+	r.update()
+	for _, one := range r.all {
+		lab.Push(one.Name, "main")
+		r.heads(one, true)
+	}
+	return r
+}
+
+// by are the doors of a server: what asks for a repository there.
+func (r *rig) by(door string, one *forge.Repository) error {
+	if door == "Git" {
+		return r.ask(true, one)[0].Err
+	}
+	return r.forges.SetStatus(r.t.Context(), one, forge.Status{Commit: r.lab.Head(one.Name, "main"), State: forge.Success, Context: "sentry/g"})
+}
+
+// Who waits while the server says "later" is not sent, whoever was told, and at whichever door.
+func TestNothingIsSentInAWindowThatClosedMeanwhile(t *testing.T) {
+	for _, c := range [][2]string{{"Git", "Git"}, {"Git", "the API"}, {"the API", "Git"}, {"the API", "the API"}} {
+		t.Run(c[0]+" is told, "+c[1]+" waits", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				lab := forgetest.NewGitLab(t, forgetest.GitLabOptions{})
+				r := seated(t, lab, 1)
+				var came atomic.Int32
+				lab.Fail(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+					if came.Add(1) > 1 {
+						next.ServeHTTP(w, req)
+						return
+					}
+					time.Sleep(5 * time.Second)
+					tooMuch("90")(w, req, next)
+				})
+				var wait sync.WaitGroup
+				wait.Go(func() { _ = r.by(c[0], r.all[0]) })
+				time.Sleep(time.Second)
+				err := r.by(c[1], r.all[1])
+				wait.Wait()
+				if n := came.Load(); n != 1 {
+					t.Errorf("%d requests came", n)
+				}
+				if f := sentry.AsFault(err); err == nil || f.Kind != sentry.RateLimited || f.RetryAfter < 85*time.Second {
+					t.Errorf("it came to %v", err)
+				}
+				time.Sleep(92 * time.Second)
+				if err := r.by(c[1], r.all[1]); err != nil || came.Load() < 2 {
+					t.Errorf("when it is over: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// What a server says is known when it begins to answer, not when its answer is read.
+func TestSilenceBeginsWithTheHeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := forgetest.NewGitLab(t, forgetest.GitLabOptions{})
+		r := seated(t, lab, 2)
+		var came atomic.Int32
+		lab.Fail(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			came.Add(1)
+			w.Header().Set("Retry-After", "90")
+			w.Header().Set("Content-Type", "text/plain")
+			w.WriteHeader(http.StatusTooManyRequests)
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(10 * time.Second)
+			_, _ = w.Write([]byte("Retry later\n"))
+		})
+		var wait sync.WaitGroup
+		wait.Go(func() { _ = r.by("Git", r.all[0]) })
+		time.Sleep(time.Second)
+		for _, door := range []string{"Git", "the API"} {
+			if err := r.by(door, r.all[1]); err == nil || sentry.AsFault(err).Kind != sentry.RateLimited {
+				t.Errorf("%s: %v", door, err)
+			}
+		}
+		if n := came.Load(); n != 1 {
+			t.Errorf("%d requests came", n)
+		}
+		wait.Wait()
+	})
+}
+
+// What waits for a seat for nobody is not sent, and is no fault of the server.
+func TestNobodyIsAskedForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := forgetest.NewGitLab(t, forgetest.GitLabOptions{})
+		r := seated(t, lab, 1)
+		var came atomic.Int32
+		slow := func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			came.Add(1)
+			time.Sleep(5 * time.Second)
+			next.ServeHTTP(w, req)
+		}
+		for range 6 { // more than an API may fail to answer until it is left alone
+			came.Store(0)
+			lab.Fail(slow)
+			var wait sync.WaitGroup
+			wait.Go(func() { _ = r.by("Git", r.all[0]) })
+			time.Sleep(time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			err := r.forges.SetStatus(ctx, r.all[1], forge.Status{Commit: lab.Head("team/b", "main"), State: forge.Success, Context: "sentry/g"})
+			cancel()
+			wait.Wait()
+			time.Sleep(10 * time.Second)
+			if n := came.Load(); err == nil || n != 1 {
+				t.Errorf("%d requests came, it came to %v", n, err)
+			}
+		}
+		lab.Fail(nil)
+		if err := r.by("the API", r.all[1]); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // What the configuration no longer says of a host no longer holds.

@@ -113,16 +113,13 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), wholeTime)
-	out := req.Clone(ctx)
+	out := req.Clone(ticket{look: func() error { return s.begin(req.Context(), turn) }}.in(ctx))
 	if out.Header.Get("User-Agent") == "" || strings.HasPrefix(out.Header.Get("User-Agent"), "go-") {
 		out.Header.Set("User-Agent", userAgent)
 	}
 	if !token.Empty() {
 		a.service.authorize(out.Header, token)
 	}
-	now := time.Now()
-	s.sent.Store(&now)
-	a.used.Store(now.Unix())
 	over := func() { cancel(); turn.free() }
 	came := make(chan arrival, 1)
 	go func() {
@@ -154,6 +151,20 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 	return nil, req.Context().Err()
 }
 
+// begin is called when a request can be sent, which may be later than its turn.
+func (s *sender) begin(asked context.Context, turn *waiter) error {
+	if err := asked.Err(); err != nil { // nobody waits for the answer any more
+		return &errNoSeat{err}
+	}
+	if err := turn.begin(); err != nil {
+		return err
+	}
+	now := time.Now()
+	s.sent.Store(&now)
+	s.account.used.Store(now.Unix())
+	return nil
+}
+
 // linger is how long the head of an answer is waited for, to learn from it, when who asked has given up.
 const linger = 5 * time.Second
 
@@ -179,9 +190,13 @@ func (s *sender) exchange(asked context.Context, out *http.Request, token sentry
 	a := s.account
 	resp, err := s.next.RoundTrip(out)
 	if err != nil {
-		if asked.Err() != nil || errors.As(err, new(*OffOriginError)) {
+		switch {
+		case errors.As(err, new(*errNoSeat)):
+			turn.unsent()
 			done(errSaysNothing)
-		} else {
+		case asked.Err() != nil, errors.As(err, new(*sentry.Fault)), errors.As(err, new(*OffOriginError)):
+			done(errSaysNothing)
+		default:
 			done(err)
 		}
 		return nil, err

@@ -1,7 +1,9 @@
 package forge
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"sentry/internal/sentry"
@@ -25,52 +27,86 @@ type out struct {
 
 // keepOut notes that a Git server wants to be left alone. Other questions to it are under way, and know nothing of it.
 func (f *Forges) keepOut(r *Repository, fault *sentry.Fault) {
-	wait, said := fault.RetryAfter, fault.RetryAfter > 0
-	switch {
-	case said:
-	case fault.Kind == sentry.RateLimited:
-		wait = unsaidPause - margin // who asks in its stead makes pauses of its own, none of them shorter than a minute
-	default:
+	if errors.As(fault, new(*keptOut)) || fault.RetryAfter <= 0 && fault.Kind != sentry.RateLimited {
 		return
 	}
 	origin := r.Remote.Origin()
+	wait := f.o.Network.keepOut(origin, fault.RetryAfter, fault.Err)
 	if p := f.place(r); p != nil && p.account.oneServer(origin) {
 		p.account.budget().closeFor(wait, fault.Err.Error())
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if until := time.Now().Add(wait); until.After(f.outs[origin].until) {
-		f.outs[origin] = out{until, said, fault.Err}
 	}
 }
 
 // silence gives the fault of a repository whose server wants to be left alone, nil where it may be asked over Git.
 func (f *Forges) silence(r *Repository) error {
 	origin := r.Remote.Origin()
-	if err := f.keptOut(origin); err != nil {
+	if err := f.o.Network.keptOut(origin); err != nil {
 		return err
 	}
 	if p := f.place(r); p != nil && p.account.oneServer(origin) {
 		if wait, why := p.account.budget().hushed(); wait > 0 {
-			return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: fmt.Errorf("not asked: %s", why)}
+			return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: &keptOut{errors.New(why)}}
 		}
 	}
 	return nil
 }
 
+// keptOut is why a server was not asked: it has said something before.
+type keptOut struct{ cause error }
+
+func (e *keptOut) Error() string { return "not asked: " + e.cause.Error() }
+
+func (e *keptOut) Unwrap() error { return e.cause }
+
+// keepOut notes that a Git server wants to be left alone: for as long as it said, where that is above 0, and else for a
+// minute. It gives for how long.
+func (n *Network) keepOut(origin string, wait time.Duration, cause error) time.Duration {
+	said := wait > 0
+	if !said {
+		wait = unsaidPause - margin // who asks in its stead makes pauses of its own, none of them shorter than a minute
+	}
+	n.silent.Lock()
+	defer n.silent.Unlock()
+	if until := time.Now().Add(wait); !until.Before(n.outs[origin].until) {
+		n.outs[origin] = out{until, said, cause}
+	}
+	return wait
+}
+
 // keptOut gives the fault of a Git server that wants to be left alone, nil where it may be asked.
-func (f *Forges) keptOut(origin string) error {
-	f.mu.RLock()
-	o, ok := f.outs[origin]
-	f.mu.RUnlock()
+func (n *Network) keptOut(origin string) error {
+	n.silent.RLock()
+	o, ok := n.outs[origin]
+	n.silent.RUnlock()
+	if !ok {
+		return nil
+	}
 	wait := time.Until(o.until)
-	if !ok || wait <= 0 {
+	if wait <= 0 {
 		return nil
 	}
 	if !o.said {
 		wait = 0
 	}
-	return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: fmt.Errorf("not asked: %w", o.cause)}
+	return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: &keptOut{o.cause}}
+}
+
+// hear takes note of an answer over Git that says "later".
+func (n *Network) hear(origin string, resp *http.Response, t ticket) {
+	now := time.Now()
+	wait, asked := retryAfter(resp.Header, now)
+	if told := readLimits(resp.Header, now); !asked && told.known && told.remaining == 0 {
+		wait, asked = max(0, told.reset.Sub(now)), true
+	}
+	if wait <= 0 && resp.StatusCode != http.StatusTooManyRequests && !(asked && resp.StatusCode == http.StatusForbidden) {
+		return
+	}
+	fault := &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: fmt.Errorf("it answers with HTTP status %d", resp.StatusCode)}
+	if t.heard != nil {
+		t.heard(fault)
+		return
+	}
+	n.keepOut(origin, wait, fault.Err)
 }
 
 // closeFor closes the budget, by the word of the same server at another door.

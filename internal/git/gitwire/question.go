@@ -166,7 +166,7 @@ func (q *question) send(ctx context.Context, path, query string, body []byte) (*
 	req.Header = q.header(body != nil, q.auth)
 	resp, err := q.transport.RoundTrip(req)
 	if err != nil {
-		return nil, &sentry.Fault{Kind: sentry.Transient, Err: err}
+		return nil, sentry.AsFault(err) // a transport knows what it did not send, and why
 	}
 	return resp, nil
 }
