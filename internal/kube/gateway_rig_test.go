@@ -49,6 +49,12 @@ type asked struct {
 // newRig starts an API server that answers with the function, and a gateway to it.
 func newRig(t *testing.T, o Options, answer http.HandlerFunc) *rig {
 	t.Helper()
+	return newRigAs(t, fmt.Sprintf(`{"token": %q}`, canary), o, answer)
+}
+
+// newRigAs is newRig with what the kubeconfig says of the user.
+func newRigAs(t *testing.T, user string, o Options, answer http.HandlerFunc) *rig {
+	t.Helper()
 	r := &rig{t: t, answer: answer, log: &lockedBuffer{}}
 	r.api = httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
 	r.api.EnableHTTP2 = true
@@ -59,8 +65,8 @@ func newRig(t *testing.T, o Options, answer http.HandlerFunc) *rig {
 	o.Kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
 	text := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "c",
 		"clusters": [{"name": "c", "cluster": {"server": %q, "certificate-authority-data": %q}}],
-		"users": [{"name": "u", "user": {"token": %q}}],
-		"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}`, r.api.URL, encode64(authority), canary)
+		"users": [{"name": "u", "user": %s}],
+		"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}`, r.api.URL, encode64(authority), user)
 	if err := os.WriteFile(o.Kubeconfig, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

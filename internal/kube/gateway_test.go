@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -85,6 +87,52 @@ func TestGatewayToken(t *testing.T) {
 	r.gateway.Close()
 	if _, err := r.gateway.Open(Identity{}, nil); err == nil {
 		t.Error("a closed gateway opens")
+	}
+}
+
+// TestGatewayPlugin: where the kubeconfig names a program that gives credentials, as those of clouds do, it is asked once,
+// and again when the API server takes them no longer.
+func TestGatewayPlugin(t *testing.T) {
+	dir := t.TempDir()
+	credential, calls := filepath.Join(dir, "credential"), filepath.Join(dir, "calls")
+	text := fmt.Sprintf(`{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": %q}}`, canary)
+	if err := os.WriteFile(credential, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	user := fmt.Sprintf(`{"exec": {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "IfAvailable",
+		"command": "/bin/sh", "args": ["-c", "echo called >> %s; cat %s"]}}`, calls, credential)
+	var refuse atomic.Bool
+	r := newRigAs(t, user, Options{}, func(w http.ResponseWriter, _ *http.Request) {
+		if refuse.Load() {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		io.WriteString(w, `{}`)
+	})
+	c := r.open(Identity{}, nil)
+	for _, step := range []struct {
+		refuse bool
+		code   int
+		calls  int
+	}{{false, 200, 1}, {false, 200, 1}, {true, 503, 1}, {false, 200, 2}} {
+		refuse.Store(step.refuse)
+		code, body := c.ask("GET", "/api/v1/namespaces/qa/pods", "")
+		if code != step.code {
+			t.Errorf("the answer is %d %s, want %d", code, body, step.code)
+		}
+		if step.refuse {
+			continue // whether it is asked at once, or with the next request, is the library's affair
+		}
+		said, err := os.ReadFile(calls)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(said), "called"); n != step.calls {
+			t.Errorf("the plugin was called %d times, want %d", n, step.calls)
+		}
+	}
+	if strings.Contains(string(c.access.Kubeconfig()), credential) {
+		t.Error("the commands' kubeconfig names the plugin's file")
 	}
 }
 
