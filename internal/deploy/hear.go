@@ -133,7 +133,7 @@ func (j *shift) take(m message) error {
 	}
 	j.d.Source = m.Deployment.Source
 	job := *j.d.Job
-	job.Seq = m.Seq
+	job.Seq, job.Adopted = m.Seq, 0
 	j.d.Job = &job
 	return j.keep.take(j.state(), m.Deployment.PipelineRuns)
 }

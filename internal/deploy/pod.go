@@ -76,6 +76,9 @@ func (p *Pod) perform(ctx context.Context, a *attempt) Outcome {
 	}
 	j.close()
 	if outcome.Status == sentry.Running || outcome.Status == sentry.Interrupted && ctx.Err() != nil && j.leaves(ctx) {
+		if ok {
+			j.uncount()
+		}
 		return outcome // the Job goes on, and so do its steps
 	}
 	j.endStep(outcome)

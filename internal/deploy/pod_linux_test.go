@@ -352,6 +352,53 @@ func TestJobIsGone(t *testing.T) {
 	}
 }
 
+// TestJobThatEndsSentry: a Job that is taken over again and again, as Sentry is killed each time before it has told anything new,
+// is ended, and no other attempt takes its place. A Sentry that is told to stop has survived it.
+func TestJobThatEndsSentry(t *testing.T) {
+	tr := newTroupe(t, newPodWorld(t), entries(`echo x > "$WITNESS/begun"; sleep 600`)...)
+	tr.world.found = []sentry.PipelineRun{{Namespace: "qa", Name: "build-1", UID: "r1", Status: sentry.Succeeded}}
+	stopped := func() (sentry.Deployment, Outcome) {
+		ctx, end := context.WithCancelCause(t.Context())
+		go func() {
+			tr.until("the command runs", func() bool {
+				tr.mu.Lock()
+				defer tr.mu.Unlock()
+				n := len(tr.saved)
+				return n > 0 && len(tr.saved[n-1].Steps) == 3
+			})
+			end(errShutdown)
+		}()
+		d, outcome := tr.run(ctx)
+		tr.saved = append(tr.saved, d)
+		return d, outcome
+	}
+	killed := func() {
+		ctx, end := context.WithCancelCause(t.Context())
+		tr.saving = func(sentry.Deployment) error { end(errDied); return nil } // just when it has taken over
+		tr.run(ctx)
+		tr.adopt()
+	}
+	stopped()
+	tr.adopt()
+	for range sentry.MaxInterruptions - 1 {
+		killed()
+	}
+	if d, outcome := stopped(); outcome.Status != sentry.Running || d.Job.Adopted != 0 {
+		t.Fatalf("a start ended as %s (%s) with %+v", outcome.Status, outcome.Reason, d.Job)
+	}
+	tr.adopt()
+	for range sentry.MaxInterruptions {
+		killed()
+	}
+	d, outcome := tr.run(t.Context())
+	if outcome.Status != sentry.Interrupted || !strings.Contains(outcome.Reason, "Sentry was killed 4 times") || told(tr.steps(d)) != "clone:succeeded c1:interrupted cancel:succeeded" {
+		t.Errorf("it ended as %s (%s) with %s", outcome.Status, outcome.Reason, told(d.Steps))
+	}
+	if tr.world.only() != nil || len(d.PipelineRuns) != 1 || d.PipelineRuns[0].Name != "build-1" {
+		t.Errorf("its Job is left: %v; it has created %+v", tr.world.only(), d.PipelineRuns)
+	}
+}
+
 // TestJobInAnotherCluster: of a Job that was made in another cluster than the one that is configured now nobody knows how it
 // ends. No other attempt takes its place, for it may go on; and nobody claims to have ended it.
 func TestJobInAnotherCluster(t *testing.T) {

@@ -255,12 +255,12 @@ func (r *run) deploy(ctx context.Context, as sentry.Rollout, index int, d sentry
 }
 
 // beginsAgain reports whether an attempt is followed by another, as its Job was taken away: by that it is interrupted, as it
-// is by an end of Sentry.
+// is by an end of Sentry. None follows where the Job may be what ends Sentry.
 func (r *run) beginsAgain(d sentry.Deployment, o Outcome) bool {
 	runs := func(run sentry.PipelineRun) bool {
 		return run.Attempt == d.Attempt && (run.Open() || run.Status == sentry.Interrupted)
 	}
-	return o.Status == sentry.Interrupted && inJob(d) && !d.Job.Lost && !slices.ContainsFunc(d.PipelineRuns, runs) &&
+	return o.Status == sentry.Interrupted && inJob(d) && !d.Job.Lost && d.Job.Adopted <= sentry.MaxInterruptions && !slices.ContainsFunc(d.PipelineRuns, runs) &&
 		r.rollout.Policy.OnInterrupt == sentry.Retry && d.Attempt <= sentry.MaxInterruptions
 }
 

@@ -52,6 +52,9 @@ func (j *shift) begin(ctx context.Context) (Outcome, bool) {
 			return Outcome{sentry.Interrupted, fmt.Sprintf("nobody knows how Job %s ends: %v", j.ref, err)}, false
 		case found:
 			j.ref = ref
+			if n := j.count(); n > sentry.MaxInterruptions {
+				return j.takenAway(ctx, fmt.Sprintf("Sentry was killed %d times while it followed Job %s, which told nothing new meanwhile: it may be what ends Sentry", n, j.ref)), false
+			}
 			return j.known(ctx)
 		case j.d.Job.UID != "":
 			return j.takenAway(ctx, fmt.Sprintf("Job %s is gone", j.ref)), false
@@ -66,6 +69,24 @@ func (j *shift) begin(ctx context.Context) (Outcome, bool) {
 		j.ref = kube.JobRef{Namespace: namespace, Name: newJobName(j.d)}
 	}
 	return j.create(ctx)
+}
+
+// count counts that the Job is taken over, and tells how often it was since it told something new. A crash before that is
+// saved, by known, has not heard it.
+func (j *shift) count() int {
+	job := *j.d.Job
+	job.Adopted++
+	j.d.Job = &job
+	return job.Adopted
+}
+
+// uncount forgets that: Sentry was told to stop, and has survived what the Job tells.
+func (j *shift) uncount() {
+	if j.d.Job != nil {
+		job := *j.d.Job
+		job.Adopted = 0
+		j.d.Job = &job
+	}
 }
 
 // create has the Job created. A crash after its first save leaves an intent: the name tells whether there is a Job.

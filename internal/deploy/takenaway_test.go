@@ -17,6 +17,7 @@ import (
 type evicting struct {
 	times    int
 	lost     bool // nobody knows whether they are
+	adopted  int  // how often in a row they were taken over
 	attempts []int
 }
 
@@ -37,7 +38,7 @@ func (e *evicting) Execute(_ context.Context, job Job, save func(sentry.Deployme
 	d.Steps = slices.Clone(d.Steps)
 	if len(e.attempts) <= e.times {
 		d.Steps[0].Status = sentry.Interrupted
-		d.Job.Lost = e.lost
+		d.Job.Lost, d.Job.Adopted = e.lost, e.adopted
 		return d, Outcome{sentry.Interrupted, "its pod was taken away"}
 	}
 	d.Steps[0].Status = sentry.Succeeded
@@ -50,14 +51,17 @@ func TestJobsThatAreTakenAway(t *testing.T) {
 	for name, c := range map[string]struct {
 		times    int
 		lost     bool
+		adopted  int
 		policy   sentry.OnInterrupt
 		status   sentry.Status
 		attempts int
 	}{
-		"twice":                  {2, false, sentry.Retry, sentry.Succeeded, 3},
-		"again and again":        {100, false, sentry.Retry, sentry.Interrupted, 1 + sentry.MaxInterruptions},
-		"once, where it is held": {1, false, sentry.Hold, sentry.Interrupted, 1},
-		"once, and it may go on": {1, true, sentry.Retry, sentry.Interrupted, 1},
+		"twice":                  {2, false, 0, sentry.Retry, sentry.Succeeded, 3},
+		"again and again":        {100, false, 0, sentry.Retry, sentry.Interrupted, 1 + sentry.MaxInterruptions},
+		"once, where it is held": {1, false, 0, sentry.Hold, sentry.Interrupted, 1},
+		"once, after it told something at the last start": {1, false, sentry.MaxInterruptions, sentry.Retry, sentry.Succeeded, 2},
+		"once, and it may be what ends Sentry":            {1, false, sentry.MaxInterruptions + 1, sentry.Retry, sentry.Interrupted, 1},
+		"once, and it may go on":                          {1, true, 0, sentry.Retry, sentry.Interrupted, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -67,7 +71,7 @@ func TestJobsThatAreTakenAway(t *testing.T) {
 					Repositories: []config.Repository{member(t, "a", "g", "main")},
 				}
 				observe(t, st, "g", "a", "a1", true)
-				e := &evicting{times: c.times, lost: c.lost}
+				e := &evicting{times: c.times, lost: c.lost, adopted: c.adopted}
 				s := New(Options{Store: st, Executor: e, Config: func() *config.Config { return cfg }, Log: slog.New(slog.DiscardHandler)})
 				if _, err := s.Once(t.Context()); err != nil {
 					t.Fatal(err)

@@ -43,7 +43,8 @@ const (
 	Hold  OnInterrupt = "hold"
 )
 
-// MaxInterruptions is how often a rollout is begun again whose commands were interrupted, before it is given up as interrupted.
+// MaxInterruptions is how often a rollout is begun again whose commands were interrupted, before it is given up as interrupted;
+// and how often in a row a Job is taken over that tells nothing new.
 const MaxInterruptions = 3
 
 // Duration is a time.Duration that reads and writes itself as text ("15m0s") in JSON.
@@ -161,6 +162,8 @@ type JobRef struct {
 	UID       string `json:"uid"`
 	Attempt   int    `json:"attempt"` // of the deployment
 	Seq       int64  `json:"seq"`     // of what it has told, that was saved last
+	// Adopted is how often Sentry has taken it over, after it was killed, since it told something that was saved.
+	Adopted int `json:"adopted,omitempty"`
 	// Cluster is where it is created; nil where that is not recorded.
 	Cluster *ClusterID `json:"cluster,omitempty"`
 	// Lost tells that nobody can find out what becomes of it: nothing begins by itself in its place.
