@@ -189,6 +189,70 @@ func TestHeldAndKilledIsInterrupted(t *testing.T) {
 	})
 }
 
+// TestTheTimeoutGoesOn: what went on without Sentry has taken its time: the timeout of a deployment does not begin anew with each
+// start that follows it on. What had ended before is not ended by that.
+func TestTheTimeoutGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, retryPolicy, config.Command{Run: "run a succeeded 60000"})
+		s.repo().Deploy.Timeout = 5 * time.Minute
+		s.begin(0, false)
+		s.change()
+		for n := 0; n < 8 && !s.ended(); n++ {
+			s.until(false, func() bool { name, status := s.last(); return name == trackStep && status == sentry.Running || s.ended() })
+			time.Sleep(time.Minute)
+			s.kill()
+		}
+		s.until(false, s.ended)
+		d := s.rollout().Deployments[0]
+		if took := d.FinishedAt.Sub(d.StartedAt); d.Status != sentry.TimedOut || took < 5*time.Minute || took > 5*time.Minute+2*catchUp {
+			t.Errorf("it ended as %s (%s) after %s", d.Status, d.Reason, took)
+		}
+		s.end()
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, retryPolicy, config.Command{Run: "run a succeeded 60"})
+		s.repo().Deploy.Timeout = 5 * time.Minute
+		s.begin(0, false)
+		s.change()
+		s.until(false, func() bool { name, _ := s.last(); return name == trackStep })
+		s.end()
+		time.Sleep(time.Hour)
+		s.begin(0, false)
+		s.until(false, s.ended)
+		if d := s.rollout().Deployments[0]; d.Status != sentry.Succeeded {
+			t.Errorf("it ended as %s (%s)", d.Status, d.Reason)
+		}
+		s.end()
+	})
+}
+
+// TestTimeForAnAttempt: the same holds for one that is in a Job; one that begins has all of its time.
+func TestTimeForAnAttempt(t *testing.T) {
+	now := time.Now()
+	s := &Service{now: func() time.Time { return now }}
+	for name, c := range map[string]struct {
+		how   Job
+		began time.Duration // before now
+		want  time.Duration
+	}{
+		"it begins":                    {Job{}, time.Hour, 10 * time.Minute},
+		"in a Job":                     {Job{Adopt: true}, 4 * time.Minute, 6 * time.Minute},
+		"in a Job, for long":           {Job{Adopt: true}, time.Hour, catchUp},
+		"in a Job, the clock was back": {Job{Adopt: true}, -time.Hour, 10 * time.Minute},
+		"its runs are followed":        {Job{Resume: true}, 4 * time.Minute, 6 * time.Minute},
+	} {
+		d := sentry.Deployment{Attempt: 2, Steps: []sentry.Step{
+			{Attempt: 1, StartedAt: now.Add(-24 * time.Hour)}, {Attempt: 2, StartedAt: now.Add(-c.began)}, {Attempt: 2, StartedAt: now},
+		}}
+		if got := s.timeFor(d, c.how, 10*time.Minute); got != c.want {
+			t.Errorf("%s: it has %s", name, got)
+		}
+	}
+	if got := s.timeFor(sentry.Deployment{Attempt: 1}, Job{Adopt: true}, time.Minute); got != time.Minute {
+		t.Errorf("without a step it has %s", got)
+	}
+}
+
 // reachable has the cluster be had again, or not for a reason.
 func (s *stage) reachable(why error) {
 	s.world.mu.Lock()

@@ -289,7 +289,7 @@ func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deploymen
 	}
 	if repo.Deploy.Timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, repo.Deploy.Timeout)
+		ctx, cancel = context.WithTimeout(ctx, r.service.timeFor(d, how, repo.Deploy.Timeout))
 		defer cancel()
 	}
 	job := Job{
@@ -300,6 +300,18 @@ func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deploymen
 		job.Pod = &pod
 	}
 	return r.service.executor.Execute(ctx, job, save)
+}
+
+// catchUp is what an attempt that went on without Sentry has at least, for it to be found out how it ended meanwhile.
+const catchUp = 30 * time.Second
+
+// timeFor gives how long an attempt may still take. One that went on without Sentry has taken its time all the same.
+func (s *Service) timeFor(d sentry.Deployment, how Job, timeout time.Duration) time.Duration {
+	steps := stepsOf(d)
+	if !how.Resume && !how.Adopt || len(steps) == 0 {
+		return timeout
+	}
+	return min(timeout, max(catchUp, timeout-s.now().Sub(steps[0].StartedAt)))
 }
 
 // refuse saves the beginning of an attempt that cannot be made: no deployment goes from pending to failed directly. What
