@@ -3,6 +3,9 @@ package deploy
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -198,7 +201,10 @@ func TestTheTimeoutGoesOn(t *testing.T) {
 		s.begin(0, false)
 		s.change()
 		for n := 0; n < 8 && !s.ended(); n++ {
-			s.until(false, func() bool { name, status := s.last(); return name == trackStep && status == sentry.Running || s.ended() })
+			s.until(false, func() bool {
+				name, status := s.last()
+				return name == trackStep && status == sentry.Running || s.ended()
+			})
 			time.Sleep(time.Minute)
 			s.kill()
 		}
@@ -330,6 +336,47 @@ func TestACancellationSaysWhatItWaitsFor(t *testing.T) {
 			t.Errorf("it ended as %s (%s)", r.Status, r.Reason)
 		}
 		s.end()
+	})
+}
+
+// copies are the copies of logs, by their names.
+type copies map[string]*copied
+
+type copied struct {
+	strings.Builder
+	closed int
+}
+
+func (c *copied) Close() error { c.closed++; return nil }
+
+// TestCopiesOfLogsAreWhole: whoever gets a copy of the logs gets all of them, in order, before they are closed: also that pipeline
+// runs of a try which failed are canceled.
+func TestCopiesOfLogsAreWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, retryPolicy, config.Command{Run: "run a succeeded 60; fail-once", Retries: 1})
+		got := copies{}
+		s.copyLog = func(name string) io.WriteCloser {
+			if got[name] != nil {
+				t.Errorf("the copy of %s begins again", name)
+			}
+			got[name] = &copied{}
+			return got[name]
+		}
+		s.begin(0, false)
+		s.change()
+		s.until(false, s.ended)
+		s.end()
+		files, _ := filepath.Glob(filepath.Join(s.dir, "logs", "*", "*", "*.log"))
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if c := got[filepath.Base(file)]; err != nil || c == nil || c.closed != 1 || c.String() != string(text) {
+				t.Errorf("%s is %q, its copy %+v", file, text, c)
+			}
+		}
+		const want = "output\nsentry: canceling 1 pipeline run of the try that failed\n"
+		if c := got["02-c1.log"]; len(files) != 4 || c == nil || !strings.HasPrefix(c.String(), want) {
+			t.Errorf("logs: %v; of the first try: %+v", files, c)
+		}
 	})
 }
 

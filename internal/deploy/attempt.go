@@ -283,20 +283,8 @@ func (a *attempt) command(ctx context.Context, c config.Command) Outcome {
 	step := a.begin(sentry.StepCommand, c.Name)
 	pause := time.Second
 	for {
-		mark := a.keep.mark()
-		saved := a.saving()
-		outcome, again := a.try(ctx, step, c, saved)
-		if err := saved(); err != nil {
-			return a.end(step, Outcome{sentry.Interrupted, err.Error()})
-		}
-		if !again || step.Tries > c.Retries {
-			return a.end(step, outcome)
-		}
-		if err := a.retract(ctx, step, mark); err != nil {
-			if ctx.Err() != nil {
-				return a.end(step, EndedBy(ctx, step.Name+" waited to be tried again"))
-			}
-			outcome.Reason += fmt.Sprintf("; it is not tried again: %v", err)
+		outcome, again := a.tryAndRetract(ctx, step, c)
+		if !again {
 			return a.end(step, outcome)
 		}
 		if !sleep(ctx, pause/2+rand.N(pause)) {
@@ -310,15 +298,36 @@ func (a *attempt) command(ctx context.Context, c config.Command) Outcome {
 	}
 }
 
+// tryAndRetract runs a command once, and takes back what that has created where it is to be tried again.
+func (a *attempt) tryAndRetract(ctx context.Context, step *sentry.Step, c config.Command) (o Outcome, again bool) {
+	mark := a.keep.mark()
+	saved := a.saving()
+	also := a.copyLog(step)
+	defer also.Close()
+	o, again = a.try(ctx, step, c, saved, also)
+	if err := saved(); err != nil {
+		return Outcome{sentry.Interrupted, err.Error()}, false
+	}
+	if !again || step.Tries > c.Retries {
+		return o, false
+	}
+	if err := a.retract(ctx, step, mark, also); err != nil {
+		if ctx.Err() != nil {
+			return EndedBy(ctx, step.Name+" waited to be tried again"), false
+		}
+		o.Reason += fmt.Sprintf("; it is not tried again: %v", err)
+		return o, false
+	}
+	return o, true
+}
+
 // try runs a command once. It begins when it is saved that it does; its process is made meanwhile. again tells whether
 // another try could end otherwise.
-func (a *attempt) try(ctx context.Context, step *sentry.Step, c config.Command, saved func() error) (o Outcome, again bool) {
+func (a *attempt) try(ctx context.Context, step *sentry.Step, c config.Command, saved func() error, also io.Writer) (o Outcome, again bool) {
 	// The folder may have been removed with the logs of old: a clock that jumps makes everything old.
 	if err := os.MkdirAll(a.logs(), 0o700); err != nil {
 		return Outcome{sentry.Failed, fmt.Sprintf("cannot write the log: %v", err)}, true
 	}
-	also := a.copyLog(step)
-	defer also.Close()
 	result := a.Commands.Run(ctx, command.Spec{
 		Script:   c.Run,
 		Dir:      a.source(),

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -173,13 +172,13 @@ func (a *attempt) abandon() {
 }
 
 // retract ends what a failed try has created, before the next one begins: it does not count.
-func (a *attempt) retract(ctx context.Context, step *sentry.Step, mark int) error {
+func (a *attempt) retract(ctx context.Context, step *sentry.Step, mark int, also io.Writer) error {
 	if a.access == nil {
 		return nil
 	}
 	// A request may outlive the process that sent it: nothing of the failed try can create more when its access is closed.
 	a.closeAccess()
-	if err := a.retractRuns(ctx, step, mark); err != nil {
+	if err := a.retractRuns(ctx, step, mark, also); err != nil {
 		return err
 	}
 	if err := a.open(); err != nil {
@@ -188,20 +187,20 @@ func (a *attempt) retract(ctx context.Context, step *sentry.Step, mark int) erro
 	return a.writeKubeconfig()
 }
 
-// retractRuns ends the pipeline runs from a place on.
-func (a *attempt) retractRuns(ctx context.Context, step *sentry.Step, mark int) error {
+// retractRuns ends the pipeline runs from a place on, and tells of it in the log of the try.
+func (a *attempt) retractRuns(ctx context.Context, step *sentry.Step, mark int, also io.Writer) error {
 	runs := a.keep.pick(func(i int, run sentry.PipelineRun) bool { return i >= mark && a.keep.current(run) })
 	if len(runs) == 0 {
 		return nil
 	}
-	file, err := os.OpenFile(a.logPath(step), os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := a.appendLog(step, also)
 	if err != nil {
-		return fmt.Errorf("cannot write the log: %w", err)
+		return err
 	}
-	defer file.Close()
-	fmt.Fprintf(file, "sentry: canceling %s of the try that failed\n", plural(len(runs), "pipeline run"))
+	defer log.close()
+	fmt.Fprintf(log, "sentry: canceling %s of the try that failed\n", plural(len(runs), "pipeline run"))
 	open := slices.DeleteFunc(slices.Clone(runs), func(r sentry.PipelineRun) bool { return !r.Open() })
-	if err := a.cancel(ctx, open, file); err != nil {
+	if err := a.cancel(ctx, open, log); err != nil {
 		return err
 	}
 	a.keep.supersede(mark)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -314,6 +315,9 @@ func (s *scripts) Run(ctx context.Context, spec command.Spec) (result command.Re
 	}()
 	result.Outcome = command.Exited
 	_ = os.WriteFile(spec.Log, []byte("output\n"), 0o600)
+	if spec.Copy != nil {
+		_, _ = io.WriteString(spec.Copy, "output\n")
+	}
 	for line := range strings.SplitSeq(spec.Script, ";") {
 		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		switch word {
@@ -394,6 +398,7 @@ type stage struct {
 	life    *life
 	ran     chan error
 	stop    context.CancelFunc
+	copyLog func(name string) io.WriteCloser // nil for nobody
 }
 
 func newStage(t *testing.T, policy sentry.Policy, commands ...config.Command) *stage {
@@ -426,7 +431,7 @@ func (s *stage) begin(dieAfter int, lose bool) {
 	local := &Local{
 		Root: filepath.Join(s.dir, "workspaces"), LogsDir: filepath.Join(s.dir, "logs"), Sources: &trees{},
 		Commands: &scripts{s.t, s.world, l.died, s.witness}, Mask: logger.NewMasker(), Log: slog.New(slog.DiscardHandler),
-		Instance: "instance",
+		Instance: "instance", CopyLog: s.copyLog,
 		Clusters: &fakeCluster{kubeWorld: s.world, died: l.died, wrong: s.t.Errorf, disk: func() []sentry.PipelineRun {
 			r, err := st.Rollout(context.Background(), theOnly(s.t, st).ID)
 			if err != nil {

@@ -2,7 +2,9 @@ package deploy
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	"sentry/internal/command"
@@ -24,7 +26,25 @@ func (a *attempt) openLog(step *sentry.Step) stepLog {
 		return stepLog{io.Discard, func() {}}
 	}
 	also := a.copyLog(step)
-	counted := &counter{to: io.MultiWriter(also, log)}
+	step.Bytes = 0
+	return a.writeLog(step, io.MultiWriter(also, log), func() error {
+		step.Dropped = log.Dropped()
+		return errors.Join(also.Close(), log.Close())
+	})
+}
+
+// appendLog adds to the log of a try of a command that has ended; also gets a copy, and stays open.
+func (a *attempt) appendLog(step *sentry.Step, also io.Writer) (stepLog, error) {
+	file, err := os.OpenFile(a.logPath(step), os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return stepLog{}, fmt.Errorf("cannot write the log: %w", err)
+	}
+	return a.writeLog(step, io.MultiWriter(also, file), file.Close), nil
+}
+
+// writeLog masks and counts what is written to the log of a step. It may be written to by several goroutines.
+func (a *attempt) writeLog(step *sentry.Step, to io.Writer, done func() error) stepLog {
+	counted := &counter{to: to}
 	masked := a.Mask.Writer(counted)
 	var turn sync.Mutex
 	return stepLog{writer(func(p []byte) (int, error) {
@@ -33,8 +53,8 @@ func (a *attempt) openLog(step *sentry.Step) stepLog {
 		return masked.Write(p)
 	}), func() {
 		_ = masked.Flush() // the log remembers what it could not keep
-		step.Bytes, step.Dropped = counted.n, log.Dropped()
-		if err := errors.Join(also.Close(), log.Close()); err != nil {
+		step.Bytes += counted.n
+		if err := done(); err != nil {
 			a.log().Error("cannot write the log of a step", logger.KeyStep, step.Name, logger.KeyError, err)
 		}
 	}}
