@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
+	"os"
 	"reflect"
 	"sync"
 
@@ -23,6 +25,7 @@ type clusters struct {
 
 	mu      sync.Mutex
 	section *config.Kubernetes // as it is configured
+	text    []byte             // of its kubeconfig, when that was read last
 	now     *holding           // nil for none
 	err     error              // why there is none
 	open    map[*holding]bool
@@ -49,11 +52,7 @@ func (c *clusters) update(section *config.Kubernetes) {
 		return
 	}
 	c.section = section
-	if c.now != nil {
-		c.now.past = true
-		c.letGo(c.now)
-		c.now = nil
-	}
+	c.drop()
 	c.connect()
 	switch {
 	case c.err == nil:
@@ -63,8 +62,18 @@ func (c *clusters) update(section *config.Kubernetes) {
 	}
 }
 
+// drop leaves the present cluster to those who use it. The caller has the lock.
+func (c *clusters) drop() {
+	if c.now != nil {
+		c.now.past = true
+		c.letGo(c.now)
+		c.now = nil
+	}
+}
+
 // connect makes the configured cluster the present one. The caller has the lock.
 func (c *clusters) connect() {
+	c.text = c.kubeconfig()
 	cluster, err := connect(c.section, c.agent, c.register, c.log)
 	if err == nil {
 		var gateway *kube.Gateway
@@ -74,6 +83,30 @@ func (c *clusters) connect() {
 		}
 	}
 	c.err = err
+}
+
+// kubeconfig reads the file with the credentials; nil where there is none. The caller has the lock.
+func (c *clusters) kubeconfig() []byte {
+	if c.section == nil || c.section.Kubeconfig == "" {
+		return nil
+	}
+	text, _ := os.ReadFile(c.section.Kubeconfig) // what is wrong with it, who connects tells
+	return text
+}
+
+// renew connects anew where the kubeconfig says something else by now, as it does where credentials are replaced from time to
+// time. One that cannot be used is taken for one that is being written: the credentials that were there go on. The caller has
+// the lock.
+func (c *clusters) renew() {
+	if text := c.kubeconfig(); text == nil || bytes.Equal(text, c.text) {
+		return
+	}
+	if _, err := connect(c.section, c.agent, nil, c.log); err != nil {
+		c.log.Warn("the kubeconfig has changed, and cannot be used; the one before is used on", logger.KeyError, err)
+		return
+	}
+	c.drop()
+	c.connect()
 }
 
 // connect finds the cluster of a configuration.
@@ -89,6 +122,9 @@ func connect(section *config.Kubernetes, agent string, register prometheus.Regis
 func (c *clusters) Hold() (deploy.Cluster, func(), error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.now != nil && !c.closed {
+		c.renew()
+	}
 	if c.now == nil && !c.closed && (c.section != nil || !errors.Is(c.err, kube.ErrNoCluster)) {
 		c.connect() // what was missing may have been mounted since
 	}

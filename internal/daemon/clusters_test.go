@@ -83,3 +83,54 @@ func TestClustersOutliveAReload(t *testing.T) {
 		t.Errorf("taken out of the configuration: %v", err)
 	}
 }
+
+// A kubeconfig that says something else by now is read again by whoever needs the cluster next.
+func TestClustersReadTheKubeconfigAgain(t *testing.T) {
+	c := newClusters("test", nil, slog.New(slog.DiscardHandler))
+	defer func() { _ = c.close() }()
+	file := kubeconfigFor(t, "https://first.example:6443")
+	c.update(&config.Kubernetes{Kubeconfig: file})
+	hold := func() (host string, release func()) {
+		t.Helper()
+		held, release, err := c.Hold()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return held.(*holding).Host(), release
+	}
+	put := func(text []byte) {
+		t.Helper()
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, release := hold()
+	put([]byte("{"))
+	half, releaseHalf := hold()
+	if half != first || len(c.open) != 1 {
+		t.Errorf("while it was written it was %s, with %d gateways", half, len(c.open))
+	}
+	releaseHalf()
+	text, err := os.ReadFile(kubeconfigFor(t, "https://second.example:6443"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(text)
+	for range 2 {
+		second, releaseSecond := hold()
+		if second != "https://second.example:6443" || len(c.open) != 2 {
+			t.Errorf("when it was written it was %s, with %d gateways", second, len(c.open))
+		}
+		releaseSecond()
+	}
+	release()
+	if len(c.open) != 1 {
+		t.Errorf("%d gateways when nobody uses the first any more", len(c.open))
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if gone, _ := hold(); gone != "https://second.example:6443" {
+		t.Errorf("when the file was taken away it was %s", gone)
+	}
+}
