@@ -135,7 +135,7 @@ func (tr *troupe) running() {
 // where its pod is deleted by somebody else.
 func TestJobsOnACluster(t *testing.T) {
 	t.Run("adopted", func(t *testing.T) {
-		tr := newTroupeAt(t, nil, newRealPlace(t), entries(`seq 3000; sleep 5; echo end`)...)
+		tr := newTroupeAt(t, nil, newRealPlace(t), entries(`seq 3000; sleep 15; echo end`)...)
 		ctx, end := context.WithCancelCause(t.Context())
 		go func() { tr.running(); end(errShutdown) }()
 		d, outcome := tr.run(ctx)

@@ -38,7 +38,7 @@ func TestVerdicts(t *testing.T) {
 	w.configure("max_parallel: 3",
 		member{name: "good", deploy: fmt.Sprintf(script, "good"), files: run(w.cluster, "good", kubetest.Succeeds("build", map[string]string{"IMAGE": "shop@sha256:1", "TEST_OUTPUT": test}))},
 		member{name: "bad", deploy: fmt.Sprintf(script, "bad"), files: run(w.cluster, "bad", kubetest.Succeeds("build", nil), kubetest.Fails("unit", 3))},
-		member{name: "slow", deploy: "      timeout: 25s\n" + fmt.Sprintf(script, "slow"), files: run(w.cluster, "slow", kubetest.NeverEnds("wait"))},
+		member{name: "slow", deploy: "      timeout: 40s\n" + fmt.Sprintf(script, "slow"), files: run(w.cluster, "slow", kubetest.NeverEnds("wait"))},
 	)
 	r, code := w.trigger("g")
 	if code != 1 || r.Status != sentry.TimedOut {
@@ -157,7 +157,7 @@ func TestKilledWhileFollowing(t *testing.T) {
 func TestKilledAmongCommands(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.configure("max_parallel: 1", member{name: "a", deploy: gated(w, "a"), files: run(w.cluster, "a", kubetest.Sleeps("long", 5))})
+	w.configure("max_parallel: 1", member{name: "a", deploy: gated(w, "a"), files: run(w.cluster, "a", kubetest.Sleeps("long", 20))})
 	gate := filepath.Join(w.dir, "world", "gate")
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
