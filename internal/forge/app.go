@@ -141,7 +141,8 @@ func (a *apps) create(ctx context.Context, base *url.URL, app App) (*github.Inst
 	if err != nil {
 		return nil, sentry.Faultf(sentry.Unauthorized, "%s: %w", what, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, wholeTime)
+	// Once an hour, and whatever is asked with it waits for it.
+	ctx, cancel := context.WithTimeout(ticket{urgent: true}.in(ctx), wholeTime)
 	defer cancel()
 	origin := originOf(base)
 	client, err := githubClient(base, a.network.client(origin, &asApp{a.network.only(origin), signed}))

@@ -37,6 +37,7 @@ type budget struct {
 	mu      sync.Mutex // guards what follows
 	purses  map[purse]*window
 	atOnce  int     // requests that may be out at once
+	seated  bool    // the configuration says so, of whatever is asked of the host
 	own     *window // the limit that the configuration sets, over all purses; nil: none
 	queue   []*waiter
 	active  int
@@ -86,8 +87,8 @@ func newBudget(r rules, h Host) *budget {
 func (b *budget) configure(h Host) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.atOnce = b.concurrency
-	if h.Concurrency > 0 {
+	b.atOnce, b.seated = b.concurrency, h.Concurrency > 0
+	if b.seated {
 		b.atOnce = h.Concurrency
 	}
 	switch {
@@ -176,7 +177,7 @@ func (b *budget) pump(now time.Time) {
 		case at.After(w.deadline):
 			w.turn <- &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: at.Sub(now), Err: fmt.Errorf("not asked: %s", why)}
 			continue
-		case !at.After(now) && b.active < b.places():
+		case !at.After(now) && b.active < b.places(w.class):
 			b.grant(w, now)
 			w.turn <- nil
 			continue
@@ -201,10 +202,14 @@ func (b *budget) pump(now time.Time) {
 	}
 }
 
-// places is how many requests may be out at once. After a pause one tries how things are.
-func (b *budget) places() int {
-	if b.strikes > 0 {
+// places is how many requests may be out at once. After a pause one tries how things are. Where the host has seats there
+// is one place more for a status: the others may be waiting for a seat, behind all that is asked over Git.
+func (b *budget) places(c class) int {
+	switch {
+	case b.strikes > 0:
 		return 1
+	case c == reporting && b.seated:
+		return b.atOnce + 1
 	}
 	return max(1, b.atOnce)
 }

@@ -421,11 +421,11 @@ func TestBudgetOtherLimits(t *testing.T) {
 func TestBudgetForgetsTheConfiguration(t *testing.T) {
 	for _, h := range []Host{{Concurrency: 1}, {Concurrency: 50}} {
 		b := newBudget(rules{concurrency: 4}, h)
-		if b.places() != h.Concurrency {
-			t.Errorf("%d at once, want %d", b.places(), h.Concurrency)
+		if b.places(asking) != h.Concurrency {
+			t.Errorf("%d at once, want %d", b.places(asking), h.Concurrency)
 		}
-		if b.configure(Host{}); b.places() != 4 {
-			t.Errorf("%d at once without a limit of ours", b.places())
+		if b.configure(Host{}); b.places(asking) != 4 {
+			t.Errorf("%d at once without a limit of ours", b.places(asking))
 		}
 	}
 }

@@ -13,12 +13,13 @@ import (
 )
 
 // seats are how many requests may be under way at one origin, whoever asks and by whichever protocol. Who comes first is
-// let in first. It is safe for concurrent use.
+// let in first, but those that are urgent, which are few, before all others. It is safe for concurrent use.
 type seats struct {
-	mu    sync.Mutex // guards what follows
-	most  int        // 0: any number
-	taken int
-	queue []chan struct{} // closed when the turn has come
+	mu     sync.Mutex // guards what follows
+	most   int        // 0: any number
+	taken  int
+	urgent []chan struct{} // closed when the turn has come
+	queue  []chan struct{} // likewise, of the others
 }
 
 // bound sets how many there are, 0 for any number. Requests that are under way go on.
@@ -31,15 +32,19 @@ func (s *seats) bound(most int) {
 
 // take waits for a seat, until the Deadline of ctx also where its Done says nothing of it. Who has got one leaves
 // it. The error is that of ctx.
-func (s *seats) take(ctx context.Context) error {
+func (s *seats) take(ctx context.Context, urgent bool) error {
+	queue := &s.queue
+	if urgent {
+		queue = &s.urgent
+	}
 	s.mu.Lock()
-	if s.free() && len(s.queue) == 0 {
+	if s.free() { // and so nobody waits
 		s.taken++
 		s.mu.Unlock()
 		return nil
 	}
 	turn := make(chan struct{})
-	s.queue = append(s.queue, turn)
+	*queue = append(*queue, turn)
 	s.mu.Unlock()
 	if end, ends := ctx.Deadline(); ends {
 		within, stop := context.WithDeadline(ctx, end)
@@ -53,8 +58,8 @@ func (s *seats) take(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(s.queue, turn); i >= 0 {
-		s.queue = slices.Delete(s.queue, i, i+1)
+	if i := slices.Index(*queue, turn); i >= 0 {
+		*queue = slices.Delete(*queue, i, i+1)
 	} else { // its turn came at the same moment
 		s.taken--
 		s.admit()
@@ -74,10 +79,12 @@ func (s *seats) free() bool { return s.most <= 0 || s.taken < s.most }
 
 // admit lets in those who wait, as far as there is room. The caller holds s.mu.
 func (s *seats) admit() {
-	for len(s.queue) > 0 && s.free() {
-		close(s.queue[0])
-		s.queue = s.queue[1:]
-		s.taken++
+	for _, queue := range []*[]chan struct{}{&s.urgent, &s.queue} {
+		for len(*queue) > 0 && s.free() {
+			close((*queue)[0])
+			*queue = (*queue)[1:]
+			s.taken++
+		}
 	}
 }
 
@@ -128,6 +135,8 @@ func (w *gitWay) origin(u *url.URL) string {
 
 // ticket is what a request brings along when it comes for a seat, in its context.
 type ticket struct {
+	// urgent puts it before those that are not.
+	urgent bool
 	// look tells whether it may be sent now that it has its seat: much may have been said while it waited.
 	look func() error
 	// heard is told when the answer is "later", before anybody has read it.
@@ -156,12 +165,12 @@ func (e *errNoSeat) Unwrap() error { return e.cause }
 
 // admit waits for a seat, and gives it back where the request must not be sent any more.
 func (n *Network) admit(origin string, req *http.Request) (*seats, error) {
-	at := n.route(origin).seats
-	if err := at.take(req.Context()); err != nil {
+	at, t := n.route(origin).seats, ticketOf(req)
+	if err := at.take(req.Context(), t.urgent); err != nil {
 		return nil, &errNoSeat{err}
 	}
-	if look := ticketOf(req).look; look != nil {
-		if err := look(); err != nil {
+	if t.look != nil {
+		if err := t.look(); err != nil {
 			at.leave()
 			return nil, err
 		}

@@ -299,6 +299,40 @@ func TestNobodyIsAskedForNobody(t *testing.T) {
 	})
 }
 
+// A status is put before all that waits to be asked, over Git or the API.
+func TestAStatusDoesNotQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := forgetest.NewGitLab(t, forgetest.GitLabOptions{})
+		r := seated(t, lab, 1)
+		lab.Fail(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			time.Sleep(time.Second)
+			next.ServeHTTP(w, req)
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wait sync.WaitGroup
+		for range 100 {
+			wait.Go(func() { r.forges.Heads(ctx, []forge.Ask{{Repository: r.all[0], Full: true}}) })
+		}
+		synctest.Wait()
+		wait.Go(func() { _, _ = r.forges.Access(ctx, r.all[0]) })
+		synctest.Wait()
+		began := time.Now()
+		for _, one := range r.all {
+			wait.Go(func() {
+				if err := r.by("the API", one); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(began); took > 12*time.Second {
+					t.Errorf("a status took %s", took)
+				}
+			})
+		}
+		time.Sleep(time.Minute)
+		cancel()
+		wait.Wait()
+	})
+}
+
 // What the configuration no longer says of a host no longer holds.
 func TestConcurrencyOfALane(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

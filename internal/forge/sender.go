@@ -113,7 +113,8 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), wholeTime)
-	out := req.Clone(ticket{look: func() error { return s.begin(req.Context(), turn) }}.in(ctx))
+	at := ticket{urgent: s.class == reporting, look: func() error { return s.begin(req.Context(), turn) }}
+	out := req.Clone(at.in(ctx))
 	if out.Header.Get("User-Agent") == "" || strings.HasPrefix(out.Header.Get("User-Agent"), "go-") {
 		out.Header.Set("User-Agent", userAgent)
 	}

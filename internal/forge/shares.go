@@ -114,7 +114,7 @@ func (b *budget) fork() *budget {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := &budget{
-		rules: b.rules, atOnce: b.atOnce, purses: map[purse]*window{}, closed: b.closed, silent: b.silent, reason: b.reason, strikes: b.strikes, empty: b.empty,
+		rules: b.rules, atOnce: b.atOnce, seated: b.seated, purses: map[purse]*window{}, closed: b.closed, silent: b.silent, reason: b.reason, strikes: b.strikes, empty: b.empty,
 		quiet: maps.Clone(b.quiet), writes: slices.Clone(b.writes), took: slices.Clone(b.took), usual: b.usual,
 	}
 	for p, w := range b.purses {
