@@ -99,6 +99,8 @@ type Answer struct {
 	Same  bool              // nothing has moved since its last answer with Heads; Heads is nil then. Only where Full was not set
 	Err   error             // *sentry.Fault
 	Way   string            // how it was asked: "ls-refs", "GraphQL", "REST", "search"
+	// Waited is how long its requests waited until they were sent, where Full was set.
+	Waited time.Duration
 }
 
 // answered reports whether the answer says anything.

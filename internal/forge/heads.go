@@ -110,7 +110,7 @@ func isRefused(err error) bool {
 // each asks repositories one by one, a few at a time, and gives up where nobody answers.
 func (f *Forges) each(ctx context.Context, asks []Ask, places []*place, indices []int, answers []Answer) {
 	if len(indices) == 1 {
-		answers[indices[0]] = f.one(ctx, asks[indices[0]], places[indices[0]])
+		answers[indices[0]] = f.timed(ctx, asks[indices[0]], places[indices[0]])
 		return
 	}
 	if len(indices) == 0 {
@@ -133,11 +133,22 @@ func (f *Forges) each(ctx context.Context, asks []Ask, places []*place, indices 
 				answers[i] = *bad
 				return
 			}
-			answers[i] = f.one(ctx, asks[i], places[i])
+			answers[i] = f.timed(ctx, asks[i], places[i])
 			failing.add(&answers[i])
 		})
 	}
 	wait.Wait()
+}
+
+// timed is one; where the freshest is wanted, which may be often, it tells how much of its time was no time of the server's.
+func (f *Forges) timed(ctx context.Context, ask Ask, p *place) Answer {
+	if !ask.Full {
+		return f.one(ctx, ask, p)
+	}
+	var w waits
+	answer := f.one(w.in(ctx), ask, p)
+	answer.Waited = time.Duration(w.Load())
+	return answer
 }
 
 // row is of answers that failed one after the other.
@@ -234,8 +245,11 @@ func (f *Forges) lsRefs(ctx context.Context, r *Repository) Answer {
 	if err := f.silence(r); err != nil {
 		return Answer{Err: err, Way: "ls-refs"}
 	}
-	at := ticket{look: func() error { return f.silence(r) }, heard: func(fault *sentry.Fault) { f.keepOut(r, fault) }}
-	heads, err := f.o.LsRefs(at.in(ctx), r)
+	if f.o.Network.host(r.Remote.Origin()).Concurrency > 0 { // else nothing waits for a seat
+		at := ticket{look: func() error { return f.silence(r) }, heard: func(fault *sentry.Fault) { f.keepOut(r, fault) }}
+		ctx = at.in(ctx)
+	}
+	heads, err := f.o.LsRefs(ctx, r)
 	switch {
 	case err != nil:
 		fault := sentry.AsFault(err)

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sentry/internal/sentry"
@@ -154,6 +155,23 @@ func ticketOf(req *http.Request) ticket {
 	return t
 }
 
+// waits adds up, in the context of a question, how long its requests waited until they were sent: that is no time of the
+// server's. In nanoseconds.
+type waits struct{ atomic.Int64 }
+
+type waitsKey struct{}
+
+func (w *waits) in(ctx context.Context) context.Context {
+	return context.WithValue(ctx, waitsKey{}, w)
+}
+
+// noteWait notes that a request has waited until now.
+func noteWait(ctx context.Context, since time.Time) {
+	if w, ok := ctx.Value(waitsKey{}).(*waits); ok {
+		w.Add(int64(time.Since(since)))
+	}
+}
+
 // errNoSeat ends a request that waited for a seat in vain.
 type errNoSeat struct{ cause error }
 
@@ -166,7 +184,10 @@ func (e *errNoSeat) Unwrap() error { return e.cause }
 // admit waits for a seat, and gives it back where the request must not be sent any more.
 func (n *Network) admit(origin string, req *http.Request) (*seats, error) {
 	at, t := n.route(origin).seats, ticketOf(req)
-	if err := at.take(req.Context(), t.urgent); err != nil {
+	began := time.Now()
+	err := at.take(req.Context(), t.urgent)
+	noteWait(req.Context(), began)
+	if err != nil {
 		return nil, &errNoSeat{err}
 	}
 	if t.look != nil {

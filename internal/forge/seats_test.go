@@ -333,6 +333,29 @@ func TestAStatusDoesNotQueue(t *testing.T) {
 	})
 }
 
+// How long a question waited for its seat is told, and is not taken for time of the server's.
+func TestWaitingIsNoTimeOfTheServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := forgetest.NewGitLab(t, forgetest.GitLabOptions{})
+		r := seated(t, lab, 1)
+		lab.Fail(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			time.Sleep(2 * time.Second)
+			next.ServeHTTP(w, req)
+		})
+		var wait sync.WaitGroup
+		for i := range 4 {
+			wait.Go(func() {
+				time.Sleep(time.Duration(i) * 10 * time.Millisecond)
+				a := r.ask(true, r.all[i%2])[0]
+				if want := time.Duration(i) * 1990 * time.Millisecond; a.Err != nil || a.Waited != want {
+					t.Errorf("%s; it waited %s, want %s", show(a), a.Waited, want)
+				}
+			})
+		}
+		wait.Wait()
+	})
+}
+
 // What the configuration no longer says of a host no longer holds.
 func TestConcurrencyOfALane(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

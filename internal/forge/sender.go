@@ -107,7 +107,9 @@ func (s *sender) once(req *http.Request, token sentry.Secret) (*http.Response, e
 	if err != nil {
 		return nil, &sentry.Fault{Kind: sentry.Transient, RetryAfter: 0, Err: &unavailable{host: hostOf(a.origin)}}
 	}
+	began := time.Now()
 	turn, err := a.forges.shares.of(a, token).wait(req.Context(), s.purse, s.class, writes(req, s.purse), req.URL.Path, s.patience)
+	noteWait(req.Context(), began)
 	if err != nil {
 		done(errSaysNothing)
 		return nil, err

@@ -49,11 +49,8 @@ func (m *Monitor) check(ctx context.Context, q *question) bool {
 	}
 	m.mu.Lock()
 	now := m.now()
-	if q.hot {
-		q.lane.allowance.take(took, now)
-		if h := q.items[0].heat; h != nil {
-			h.took = took
-		}
+	if q.hot && len(q.items) > 0 {
+		q.charge(max(0, took-q.answers[0].Waited), now)
 	}
 	for i := range q.items {
 		if e := &q.ends[i]; !e.moves() {

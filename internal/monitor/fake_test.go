@@ -83,6 +83,7 @@ type forge struct {
 	heads     map[string]map[string]string // repository → branch → commit
 	faults    map[string]error             // by repository, or by origin
 	slow      map[string]time.Duration     // by origin
+	queue     time.Duration                // that a question waits before it is sent
 	asks      []ask                        // every repository of every question, in order
 	questions int
 	out       map[string]int                            // questions out, by origin; "" is all of them
@@ -138,7 +139,8 @@ func (f *forge) Heads(ctx context.Context, asks []Ask, answers []Answer) {
 		f.out[key]++
 		f.peak[key] = max(f.peak[key], f.out[key])
 	}
-	wait := f.slow[origin]
+	queue := f.queue
+	wait := queue + f.slow[origin]
 	f.mu.Unlock()
 	if wait > 0 {
 		select {
@@ -155,6 +157,7 @@ func (f *forge) Heads(ctx context.Context, asks []Ask, answers []Answer) {
 		if answers[i].Way = UsualWay; !a.Full && f.ways[origin] != "" {
 			answers[i].Way = f.ways[origin]
 		}
+		answers[i].Waited = queue
 	}
 }
 

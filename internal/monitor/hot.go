@@ -35,6 +35,14 @@ func (a *allowance) now(now time.Duration) time.Duration {
 // take notes that a hot question has taken its time.
 func (a *allowance) take(took, now time.Duration) { a.left = a.now(now) - took }
 
+// charge notes how long a hot question took the other side.
+func (q *question) charge(took, now time.Duration) {
+	q.lane.allowance.take(took, now)
+	if h := q.items[0].heat; h != nil {
+		h.took = took
+	}
+}
+
 // Warm says of which groups a rollout is running: their repositories are hot as long as it does, and simmer after it.
 func (m *Monitor) Warm(groups map[string]bool) {
 	m.mu.Lock()

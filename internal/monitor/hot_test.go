@@ -216,6 +216,45 @@ func TestHotShare(t *testing.T) {
 	}
 }
 
+// That a question waits before it is sent is no time of the server's.
+func TestHotShareIsWithoutTheQueue(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.forge.slow[h], w.forge.queue = 6*time.Millisecond, time.Second
+		w.run(w.filled([]config.Repository{repo("r", "h", time.Hour)})...)
+		w.wait(10 * minute)
+		begin := time.Since(w.begin)
+		for range 60 {
+			w.Hint("r")
+			w.wait(time.Second)
+		}
+		if n := len(w.since("r", begin)); n < 50 {
+			t.Errorf("asked %d times in a minute", n)
+		}
+	})
+}
+
+// What is hot is asked when its heads cannot be read, and nobody is asked then.
+func TestHotWhileTheStateIsGone(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.run(w.filled([]config.Repository{repo("r", "h", time.Hour)})...)
+		w.wait(10 * minute)
+		gone := errors.New("the disk is gone")
+		w.book.set(func(b *book) { b.fault = gone })
+		w.forge.push("r", "main", "B")
+		for range 60 {
+			w.Hint("r")
+			w.wait(time.Second)
+			w.book.set(func(b *book) { b.unreadable = gone })
+		}
+		w.book.set(func(b *book) { b.fault, b.unreadable = nil, nil })
+		w.Hint("r")
+		w.wait(2 * minute)
+		if got := w.book.moves(); got != "main=A main=B!" {
+			t.Errorf("recorded %s", got)
+		}
+	})
+}
+
 // Several accounts at one server are several lanes, but one server.
 func TestHotShareIsOfTheServer(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {

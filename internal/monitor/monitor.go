@@ -58,6 +58,8 @@ type Answer struct {
 	Same  bool              // nothing has moved since the last answer with Heads, in place of them; not where Full was asked
 	Err   error             // in place of both
 	Way   string            // how it was asked, for people
+	// Waited is how long it took until the other side was asked: that is no time of the other side's.
+	Waited time.Duration
 }
 
 // Store is what the monitor needs of store.Store.
