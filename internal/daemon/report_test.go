@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sentry/internal/daemon"
+	"sentry/internal/forge"
 	"sentry/internal/git/gittest"
 	"sentry/internal/logger"
 	"sentry/internal/sentry"
@@ -206,5 +207,46 @@ func TestATriggerReports(t *testing.T) {
 		if n := len(reports); err != nil || n == 0 || reports[n-1].Fate != sentry.Waiting || reports[n-1].Attempts == 0 {
 			t.Errorf("%+v %v", reports, err)
 		}
+	})
+}
+
+// TestTokensAreAskedAbout: the daemon asks a forge when a token ends that nothing else tells of, soon after it has changed,
+// and tells of it.
+func TestTokensAreAskedAbout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "true")
+	text, err := os.ReadFile(w.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(w.file, []byte(strings.ReplaceAll(string(text), "repo_type: git,", "repo_type: gitlab,")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.server.Intercept(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		switch path, api := strings.CutPrefix(r.URL.Path, "/api/v4/"); {
+		case !api:
+			next.ServeHTTP(rw, r)
+		case path == "personal_access_tokens/self":
+			rw.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(rw, `{"id": 1, "name": "sentry", "active": true, "revoked": false, "scopes": ["read_api"], "expires_at": "2199-12-31"}`)
+		default:
+			rw.WriteHeader(http.StatusNotFound)
+		}
+	})
+	d, _ := w.start()
+	w.baselines()
+	// The first question comes within some minutes, that about another token at once.
+	n := 0
+	w.wait("the end of the token", func() bool {
+		n++
+		token := fmt.Sprintf("%s-%d", canary, n)
+		w.server.SetToken("robot", token)
+		if err := os.WriteFile(w.tokenFile(), []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(d.Budgets(), func(b forge.BudgetState) bool { return b.EndsAt.Year() == 2199 })
 	})
 }
