@@ -3,6 +3,7 @@ package git
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -35,14 +36,15 @@ func (s *Sources) Retire(configured []sentry.Remote, unused time.Duration) error
 		case keep[name]:
 			errs = append(errs, touch(filepath.Join(s.o.Mirrors, name)))
 		default:
-			errs = append(errs, s.retire(name, now.Add(-unused)))
+			errs = append(errs, s.retire(name, now, unused))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// retire takes one mirror away, unless it was used since.
-func (s *Sources) retire(name string, since time.Time) error {
+// retire takes one mirror away, unless it was used in the time before now.
+func (s *Sources) retire(name string, now time.Time, unused time.Duration) error {
+	since := now.Add(-unused)
 	dir := filepath.Join(s.o.Mirrors, name)
 	s.mu.Lock()
 	m := s.mirrors[name]
@@ -52,7 +54,8 @@ func (s *Sources) retire(name string, since time.Time) error {
 		if err != nil || !used.Before(since) {
 			return err
 		}
-		aside := filepath.Join(s.o.Mirrors, ".removing-"+name)
+		// Another one of that name may still be on its way out.
+		aside := filepath.Join(s.o.Mirrors, fmt.Sprintf(".removing-%s-%d", name, now.UnixNano()))
 		if err := os.Rename(dir, aside); err != nil {
 			return err
 		}

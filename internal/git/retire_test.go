@@ -29,6 +29,10 @@ func TestRetire(t *testing.T) {
 		if restarted {
 			b.sources.Close()
 			b.sources = b.git.NewSources(b.folders())
+			former := filepath.Join(b.folders().Mirrors, ".removing-"+filepath.Base(folder(gone)))
+			if err := os.MkdirAll(filepath.Join(former, "objects"), 0o700); err != nil {
+				t.Fatal(err)
+			}
 		}
 		age := func(by time.Duration) {
 			for _, dir := range []string{folder(gone), folder(stays), foreign} {
