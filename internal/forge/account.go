@@ -48,6 +48,7 @@ type account struct {
 	mu      sync.Mutex // guards what follows
 	auth    Auth
 	members int
+	former  bool // the configuration has it no more
 	refused refused
 	awaited sentry.Secret // a token that was refused, in whose place another one is awaited; empty: none is
 	looking bool          // somebody looks for it
@@ -106,6 +107,22 @@ func (f *Forges) open(key accountKey, base *url.URL, auth Auth) *account {
 
 // recent reports whether a request was sent so lately that what was answered can still hold.
 func (a *account) recent() bool { return time.Since(time.Unix(a.used.Load(), 0)) < 2*maxPause }
+
+// isFormer reports whether the configuration has it no more: it is kept for what the forge has said to it.
+func (a *account) isFormer() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.former
+}
+
+// abandon takes away what the configuration says of an account that it no longer has. One that it never had repositories
+// for may still be used, for statuses. Nobody needs another token for it.
+func (a *account) abandon() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.former = a.former || a.members > 0
+	a.members = 0
+}
 
 // batches reports how many of its repositories are asked at once, as things are now: none together while the API does
 // not answer, or has nothing left for us.

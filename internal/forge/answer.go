@@ -28,10 +28,10 @@ type BudgetState struct {
 	EndsAt      time.Time `json:"ends_at,omitzero"` // when the credential does; zero: never, or nobody told
 }
 
-// Budgets tells what every credential has left, as far as it was asked for anything, without a request.
+// Budgets tells what every credential that is used has left, as far as it was asked for anything, without a request.
 func (f *Forges) Budgets() []BudgetState {
 	f.mu.RLock()
-	accounts := slices.Collect(maps.Values(f.accounts))
+	accounts := slices.DeleteFunc(slices.Collect(maps.Values(f.accounts)), (*account).isFormer)
 	f.mu.RUnlock()
 	slices.SortFunc(accounts, func(a, b *account) int {
 		return cmp.Or(cmp.Compare(a.origin, b.origin), cmp.Compare(a.key, b.key), cmp.Compare(a.kind, b.kind))

@@ -128,6 +128,9 @@ func (g gauges) Collect(out chan<- prometheus.Metric) {
 	}
 	g.forges.mu.RLock()
 	for _, a := range g.forges.accounts {
+		if a.isFormer() {
+			continue
+		}
 		host, at := hostOf(a.origin), a.endsAt()
 		if known, ok := ends[host]; !at.IsZero() && (!ok || at.Before(known)) {
 			ends[host] = at

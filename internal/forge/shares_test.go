@@ -103,8 +103,16 @@ func TestTheSameTokenTwice(t *testing.T) {
 		files[2].write(two)
 		all()
 		names("file 0, file 1, file 2")
+		other := r.all[2]
 		r.all = r.all[:1]
 		r.update()
+		names("file 0")
+		if err := r.forges.SetStatus(t.Context(), other, forge.Status{Commit: lab.Head(other.Name, "main"), State: forge.Success, Context: "c"}); err != nil {
+			t.Error(err)
+		}
+		names("file 0, file 2") // for statuses only
+		r.update()
+		names("file 0, file 2")
 		time.Sleep(3 * time.Hour)
 		r.update()
 		files[0].write(one)

@@ -26,7 +26,7 @@ func (f *Forges) Update(repositories []*Repository) {
 	}
 	for a, all := range members {
 		a.mu.Lock()
-		a.members, a.auth = len(all), all[0].Auth
+		a.members, a.former, a.auth = len(all), false, all[0].Auth
 		a.mu.Unlock()
 		if a.service != nil {
 			a.service.update(all)
@@ -34,21 +34,17 @@ func (f *Forges) Update(repositories []*Repository) {
 		}
 	}
 	for key, a := range f.accounts {
-		// What a forge has said to a credential holds for as long as it said, whatever is configured.
-		if accounts[key] == nil && a.budget() != nil && a.recent() {
-			a.mu.Lock()
-			a.members = 0
-			a.mu.Unlock()
+		if accounts[key] != nil {
+			continue
+		}
+		a.abandon()
+		switch {
+		case a.budget() == nil:
+		case a.recent(): // what a forge has said to a credential holds for as long as it said, whatever is configured
 			a.service.update(nil)
 			accounts[key] = a
-		}
-		if accounts[key] == nil {
-			a.mu.Lock()
-			a.members = 0 // nobody needs another token for it
-			a.mu.Unlock()
-			if a.budget() != nil {
-				f.shares.end(a)
-			}
+		default:
+			f.shares.end(a)
 		}
 	}
 	f.accounts, f.places = accounts, places
@@ -143,7 +139,7 @@ func (f *Forges) account(r *Repository) *account {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.members == 0 {
-		a.auth = r.Auth
+		a.auth, a.former = r.Auth, false
 	}
 	return a
 }
