@@ -20,21 +20,29 @@ func TestEmulatedGiteaIsLikeGitea(t *testing.T) {
 	var said [2][]answer
 	var asked []string
 	for i, lab := range labs {
-		// What happens in the same second comes in any order.
-		second := func() { time.Sleep(1100 * time.Millisecond) }
+		all, reader, other := lab.Token(), lab.Token("read:repository"), lab.Token("read:misc")
+		// A queue writes when a repository was pushed to. What happens in the same second comes in any order.
+		noted := func(repository, branch string) {
+			if lab == real {
+				await(t, repository+" has been pushed to", func() bool {
+					_, _, body := get(t, lab, "GET", lab.API()+"/repos/"+repository+"/activities/feeds", all, "")
+					return strings.Contains(body, `"ref_name":"refs/heads/`+branch+`"`)
+				})
+			}
+			time.Sleep(1100 * time.Millisecond)
+		}
 		lab.Repository("team/open", false)
 		lab.Repository("team/secret", true)
 		commit := lab.Push("team/open", "main")
+		noted("team/open", "main")
 		lab.Push("team/open", "feature/x")
-		second()
+		noted("team/open", "feature/x")
 		lab.Push("team/secret", "main")
-		second()
-		all, reader, other := lab.Token(), lab.Token("read:repository"), lab.Token("read:misc")
+		noted("team/secret", "main")
 		gone := lab.Token()
 		lab.Revoke(gone)
 		lab.Repository("team/before", false)
 		lab.Rename("team/before", "team/after")
-		time.Sleep(3 * time.Second) // a queue writes what was pushed
 		asked = nil
 		api, web := lab.API(), lab.URL()
 		for _, c := range [][4]string{
@@ -84,6 +92,16 @@ func TestEmulatedGiteaIsLikeGitea(t *testing.T) {
 	for n := range asked {
 		if said[0][n] != said[1][n] {
 			t.Errorf("%s\n real: %+v\nours: %+v", asked[n], said[0][n], said[1][n])
+		}
+	}
+}
+
+// await waits until something is so.
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(time.Minute); !so(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("after a minute it is not so that %s", what)
 		}
 	}
 }
