@@ -48,20 +48,38 @@ func verdict(r *sentry.Rollout) (sentry.State, string) {
 	case sentry.Succeeded:
 		return state, clip(fmt.Sprintf("succeeded: %d of %d%s", count[sentry.Succeeded], len(r.Deployments), in(" in ")))
 	case sentry.Failed:
-		return state, naming("failed: ", members(r, []sentry.Status{sentry.Failed}), tail+in(" in "))
+		return state, naming("failed: ", members(r, []sentry.Status{sentry.Failed}), others(r)+tail+in(" in "))
 	case sentry.TimedOut:
 		if count[sentry.TimedOut] == 0 {
-			return state, clip("timed out before all had begun" + tail + in(" in "))
+			return state, clip("timed out before all had begun" + others(r) + tail + in(" in "))
 		}
-		return state, naming("timed out: ", members(r, []sentry.Status{sentry.TimedOut}), tail+in(" in "))
+		return state, naming("timed out: ", members(r, []sentry.Status{sentry.TimedOut}), others(r)+tail+in(" in "))
 	case sentry.Interrupted:
 		if count[sentry.Interrupted] == 0 {
-			return state, clip("interrupted, and not begun again" + tail)
+			return state, clip("interrupted, and not begun again" + others(r) + tail)
 		}
-		return state, naming("interrupted, nobody knows how it ended: ", members(r, []sentry.Status{sentry.Interrupted}), tail)
+		return state, naming("interrupted, nobody knows how it ended: ", members(r, []sentry.Status{sentry.Interrupted}), others(r)+tail)
 	default:
 		return state, clip(string(r.Status) + tail + in(" after "))
 	}
+}
+
+// others names the deployments that ended badly in another way than their rollout, as far as there is room for it.
+func others(r *sentry.Rollout) (text string) {
+	const most = longest / 3
+	for _, status := range []sentry.Status{sentry.TimedOut, sentry.Failed, sentry.Interrupted} {
+		names := members(r, []sentry.Status{status})
+		if status == r.Status || len(names) == 0 {
+			continue
+		}
+		word := strings.ReplaceAll(string(status), "_", " ")
+		more := fmt.Sprintf("; %s: %s", word, strings.Join(names, ", "))
+		if utf8.RuneCountInString(text+more) > most {
+			more = fmt.Sprintf("; %d %s", len(names), word)
+		}
+		text += more
+	}
+	return text
 }
 
 // stateOf gives the word that forges have for the end of a rollout.
