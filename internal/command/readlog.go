@@ -18,7 +18,7 @@ func OpenLog(path string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	tail, err := openRing(ringPath(path))
+	tail, err := openRing(ringPath(path), os.O_RDONLY)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return file, nil
@@ -143,7 +143,7 @@ func (f *follower) findTail() error {
 	if f.tail != nil {
 		return nil
 	}
-	tail, err := openRing(ringPath(f.path))
+	tail, err := openRing(ringPath(f.path), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoRing) {
 		return nil
 	}

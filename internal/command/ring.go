@@ -14,18 +14,21 @@ import (
 // overwrites only what does not count any more.
 //
 // The header is, in little-endian numbers of 8 bytes: the magic, the length of the head of the log, the number of bytes
-// that count as kept, how much was written in all, and 1 when the log is complete without the ring.
+// that count as kept, how much was written in all, 1 when the log is complete without the ring, how many bytes of the log
+// never came, and how long the lines are in it that tell so.
 type ring struct {
 	file  *os.File
 	head  int64
 	keep  int64
 	total int64
 	whole bool
+	lost  int64
+	marks int64
 }
 
 const (
-	ringMagic  = 0x31474e4952595453 // "STYRING1"
-	ringHeader = 40
+	ringMagic  = 0x32474e4952595453 // "STYRING2"
+	ringHeader = 56
 	ringChunk  = 64 << 10 // the longest single write
 	maxKeep    = 64 << 20 // what a reader believes of a header
 )
@@ -50,7 +53,7 @@ func (r *ring) writeHeader() error {
 	if r.whole {
 		whole = 1
 	}
-	for i, n := range []int64{ringMagic, r.head, r.keep, r.total, whole} {
+	for i, n := range []int64{ringMagic, r.head, r.keep, r.total, whole, r.lost, r.marks} {
 		binary.LittleEndian.PutUint64(header[8*i:], uint64(n))
 	}
 	_, err := r.file.WriteAt(header[:], 0)
@@ -60,9 +63,9 @@ func (r *ring) writeHeader() error {
 // errNoRing tells that a file is no ring, or not yet one.
 var errNoRing = errors.New("not the tail of a log")
 
-// openRing opens a ring for reading.
-func openRing(path string) (*ring, error) {
-	file, err := os.Open(path)
+// openRing opens a ring for reading, or for writing, too.
+func openRing(path string, flags int) (*ring, error) {
+	file, err := os.OpenFile(path, flags, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +84,8 @@ func (r *ring) refresh() error {
 	}
 	number := func(i int) int64 { return int64(binary.LittleEndian.Uint64(header[8*i:])) }
 	r.head, r.keep, r.total, r.whole = number(1), number(2), number(3), number(4) == 1
-	if number(0) != ringMagic || r.head < 0 || r.keep <= 0 || r.keep > maxKeep || r.total < 0 {
+	r.lost, r.marks = number(5), number(6)
+	if number(0) != ringMagic || r.head < 0 || r.keep <= 0 || r.keep > maxKeep || r.total < 0 || r.lost < 0 || r.marks < 0 {
 		return errNoRing
 	}
 	return nil

@@ -36,6 +36,8 @@ type StepLog struct {
 	broken  bool  // the head could not be written to its end: nothing may follow it
 	lost    int64 // bytes that could not be written at all
 	newline bool  // the last byte of the head is one
+	ended   bool  // the last byte of all is one
+	behind  int64 // bytes that come again, after a resumption
 	err     error // the first one
 	closed  bool
 }
@@ -56,7 +58,83 @@ func createLog(path string, head, tail int64) (*StepLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a log: %w", err)
 	}
-	return &StepLog{path: path, file: file, max: head, tail: tail, newline: true}, nil
+	return &StepLog{path: path, file: file, max: head, tail: tail, newline: true, ended: true}, nil
+}
+
+// ResumeLog goes on with a log whose writer was killed, or left it; one that is not there it makes. What is in it stays. taken
+// is how many bytes of what is logged it has, or knows never to have come. It gives nil for a log that is complete, and a large
+// one: nothing can be added to that.
+func ResumeLog(path string) (log *StepLog, taken int64, err error) {
+	return resumeLog(path, headSize, tailSize)
+}
+
+func resumeLog(path string, head, tail int64) (log *StepLog, taken int64, err error) {
+	file, err := os.OpenFile(path, os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		log, err = createLog(path, head, tail)
+		return log, 0, err
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot go on with a log: %w", err)
+	}
+	l := &StepLog{path: path, file: file, max: head, tail: tail}
+	whole, err := l.resume()
+	if whole || err != nil {
+		return nil, 0, errors.Join(err, file.Close())
+	}
+	return l, l.taken(), nil
+}
+
+// resume finds out how far a log is. It reports whether it is complete.
+func (l *StepLog) resume() (whole bool, err error) {
+	size, err := l.file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return false, err
+	}
+	r, err := openRing(ringPath(l.path), os.O_RDWR)
+	switch {
+	case errors.Is(err, errNoRing): // its writer was killed just when it made it
+		err = os.Remove(ringPath(l.path))
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	}
+	switch {
+	case err != nil:
+		return false, err
+	case r != nil && r.whole:
+		return true, r.file.Close()
+	case r != nil:
+		l.ring, l.head, l.lost, l.broken = r, r.head, r.lost, true
+	case size > l.max:
+		return true, nil
+	default:
+		l.head = size
+	}
+	last := []byte{'\n'}
+	if l.head > 0 {
+		_, err = l.file.ReadAt(last, l.head-1)
+	}
+	l.newline = last[0] == '\n'
+	if l.ring != nil && l.ring.total > 0 {
+		_, err = l.ring.ReadAt(last, l.ring.total-1)
+	}
+	l.ended = last[0] == '\n'
+	return false, err
+}
+
+// taken is how many bytes it has, or knows never to have come.
+func (l *StepLog) taken() int64 {
+	if l.ring == nil {
+		return l.head
+	}
+	return l.head + l.ring.total - l.ring.marks + l.ring.lost
+}
+
+// Repeat tells that the next n bytes come again: they are in the log.
+func (l *StepLog) Repeat(n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.behind = n
 }
 
 // Write adds p. When it fails, as on a full disk, what could not be written counts as dropped, and further writes still
@@ -67,9 +145,10 @@ func (l *StepLog) Write(p []byte) (int, error) {
 	if l.closed {
 		return 0, fmt.Errorf("write to %s: %w", l.path, fs.ErrClosed)
 	}
-	done, err := l.writeHead(p)
-	if err == nil && done < len(p) {
-		var n int
+	done := int(min(int64(len(p)), l.behind))
+	l.behind -= int64(done)
+	n, err := l.writeHead(p[done:])
+	if done += n; err == nil && done < len(p) {
 		n, err = l.writeTail(p[done:])
 		done += n
 	}
@@ -94,6 +173,7 @@ func (l *StepLog) writeHead(p []byte) (int, error) {
 	if n > 0 {
 		l.head += int64(n)
 		l.newline = p[n-1] == '\n'
+		l.ended = l.newline
 	}
 	// After a gap nothing can follow in the head: the place for a gap is between it and the tail.
 	l.broken = err != nil
@@ -101,23 +181,38 @@ func (l *StepLog) writeHead(p []byte) (int, error) {
 }
 
 func (l *StepLog) writeTail(p []byte) (int, error) {
-	if l.ring == nil {
-		r, err := createRing(ringPath(l.path), l.head, l.tail)
-		if err != nil {
-			return 0, err
-		}
-		l.ring = r
+	if err := l.beginTail(); err != nil {
+		return 0, err
 	}
-	return l.ring.Write(p)
+	n, err := l.ring.Write(p)
+	if n > 0 {
+		l.ended = p[n-1] == '\n'
+	}
+	return n, err
 }
 
-// Skip tells that the next n bytes of what is logged never came. The line between head and tail counts them.
+func (l *StepLog) beginTail() (err error) {
+	if l.ring == nil {
+		l.ring, err = createRing(ringPath(l.path), l.head, l.tail)
+	}
+	return err
+}
+
+// Skip tells that the next n bytes of what is logged never came. A line in the tail tells it.
 func (l *StepLog) Skip(n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n > 0 {
-		l.lost += n
-		l.broken = true
+	known := min(n, l.behind)
+	l.behind -= known
+	if n -= known; n <= 0 {
+		return
+	}
+	l.lost += n
+	l.broken = true
+	if l.beginTail() == nil { // else the line between head and tail counts them
+		line := gap(n, l.ended)
+		l.ring.lost, l.ring.marks = l.ring.lost+n, l.ring.marks+int64(len(line))
+		_, _ = l.writeTail([]byte(line))
 	}
 }
 
@@ -133,6 +228,29 @@ func (l *StepLog) dropped() int64 {
 		return l.lost
 	}
 	return l.lost + l.ring.total - l.ring.kept()
+}
+
+// untold is how many bytes are missing of which no line in the tail tells.
+func (l *StepLog) untold() int64 {
+	if l.ring != nil && l.ring.kept() == l.ring.total {
+		return l.lost - l.ring.lost
+	}
+	return l.dropped()
+}
+
+// Leave ends writing for now: ResumeLog goes on with it.
+func (l *StepLog) Leave() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return l.err
+	}
+	l.closed = true
+	l.err = errors.Join(l.err, l.file.Close())
+	if l.ring != nil {
+		l.err = errors.Join(l.err, l.ring.close(false))
+	}
+	return l.err
 }
 
 // Close completes the file and removes the ring. It gives the first error that there was, also of writes.
@@ -159,8 +277,8 @@ func (l *StepLog) Close() error {
 // complete writes after the head what is to follow it.
 func (l *StepLog) complete() error {
 	at := l.head
-	if dropped := l.dropped(); dropped > 0 {
-		n, err := l.file.WriteAt([]byte(gap(dropped, l.newline)), at)
+	if untold := l.untold(); untold > 0 {
+		n, err := l.file.WriteAt([]byte(gap(untold, l.newline)), at)
 		if err != nil {
 			return err
 		}

@@ -151,6 +151,92 @@ func TestStepLogCrashWhileCompleting(t *testing.T) {
 	}
 }
 
+// A log that is left, or whose writer is killed, is what it was until there is more; one that goes on with it, and to which some of
+// it comes again, makes the same of it as one that never ended. What is known never to have come is told where it is missing.
+func TestResumeLog(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for round := range 300 {
+		const head, tail = 100, 300
+		var pieces []string // "" for what never came
+		var starts []int64
+		var offset int64
+		const gone = 17
+		for range 1 + random.IntN(40) {
+			piece := ""
+			if random.IntN(10) > 0 {
+				text := make([]byte, 1+random.IntN(40))
+				for i := range text {
+					text[i] = "abcdefghijklmnopqrstuvwxyz\n"[random.IntN(27)]
+				}
+				piece = string(text)
+			}
+			pieces, starts = append(pieces, piece), append(starts, offset)
+			if offset += int64(len(piece)); piece == "" {
+				offset += gone
+			}
+		}
+		play := func(log *StepLog, from, to int) {
+			for _, piece := range pieces[from:to] {
+				if piece == "" {
+					log.Skip(gone)
+				} else if _, err := io.WriteString(log, piece); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		wantPath, path := logPath(t), logPath(t)
+		log, err := createLog(wantPath, head, tail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		play(log, 0, len(pieces))
+		wantDropped, err := log.Dropped(), log.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			log, taken, err := resumeLog(path, head, tail)
+			if err != nil || log == nil {
+				t.Fatalf("round %d: %v, %v", round, log, err)
+			}
+			from := 0
+			for i, start := range starts {
+				if start <= taken && random.IntN(2) > 0 {
+					from = i
+				}
+			}
+			log.Repeat(taken - starts[from])
+			play(log, from, from+random.IntN(len(pieces)-from+1))
+			before := contents(t, path)
+			if err := log.Leave(); err != nil {
+				t.Fatal(err)
+			}
+			if after := contents(t, path); after != before {
+				t.Fatalf("round %d: left, it is %q, and was %q", round, after, before)
+			}
+		}
+		log, taken, err := resumeLog(path, head, tail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Repeat(taken)
+		play(log, 0, len(pieces))
+		dropped, err := log.Dropped(), log.Close()
+		if got, want := contents(t, path), contents(t, wantPath); err != nil || got != want || dropped != wantDropped {
+			t.Fatalf("round %d: %v; %d dropped, not %d; the log is\n%q, not\n%q", round, err, dropped, wantDropped, got, want)
+		}
+		again, taken, err := resumeLog(path, head, tail)
+		if err != nil || again == nil != (len(contents(t, path)) > head) {
+			t.Fatalf("round %d: a complete log of %d bytes: %v, %d, %v", round, len(contents(t, path)), again, taken, err)
+		}
+		if again != nil {
+			if err := again.Leave(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func TestStepLogModes(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no modes")

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -217,57 +216,55 @@ func (j *shift) write(m message) error {
 	_, _ = l.masked.Write(text) // the log remembers what it could not keep
 	l.next += int64(len(text))
 	if m.End {
-		return l.close()
+		return l.close((*command.StepLog).Close)
 	}
 	return nil
 }
 
-func (l *toldLog) close() error {
+// close ends the log as it is told.
+func (l *toldLog) close(end func(*command.StepLog) error) error {
 	if !l.open {
 		return nil
 	}
 	l.open = false
 	_ = l.masked.Flush()
 	l.dropped = l.log.Dropped()
-	return l.log.Close()
+	return end(l.log)
 }
 
-// openTold begins the log of a step. Where the beginning of what the runner told is gone, but was heard before a crash, it
-// is kept.
+// openTold goes on with the log of a step, or begins it. What was heard before a crash stays, and is not taken again.
 func (j *shift) openTold(m message) (*toldLog, error) {
 	if m.Log != path.Base(m.Log) || !strings.HasSuffix(m.Log, ".log") || strings.ContainsRune(m.Log, filepath.Separator) {
 		return nil, fmt.Errorf("the runner tells of a log %q", m.Log)
 	}
-	file := filepath.Join(j.attempt.logs(), m.Log)
-	var before []byte
-	if m.Offset > 0 {
-		before = beginning(file, min(m.Offset, liveBytes))
-	}
-	log, err := command.CreateLog(file)
+	log, taken, err := command.ResumeLog(filepath.Join(j.attempt.logs(), m.Log))
 	if err != nil {
 		return nil, err
 	}
-	_, _ = log.Write(before) // it remembers what it could not keep
-	return &toldLog{log: log, masked: j.Mask.Writer(log), next: int64(len(before)), open: true}, nil
-}
-
-// beginning reads the beginning of a log, as far as it can be read.
-func beginning(file string, most int64) []byte {
-	log, err := command.OpenLog(file)
-	if err != nil {
-		return nil
+	if log == nil { // it was complete
+		return &toldLog{}, nil
 	}
-	defer log.Close()
-	text, _ := io.ReadAll(io.LimitReader(log, most))
-	return text
+	next := min(m.Offset, taken)
+	log.Repeat(taken - next)
+	return &toldLog{log: log, masked: j.Mask.Writer(log), next: next, open: true}, nil
 }
 
-// close closes the logs that are open. Steps that were cut off have what came of theirs.
+// suspend closes the logs that are open, for the next start to go on with them.
+func (j *shift) suspend() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, l := range j.logs {
+		_ = l.close((*command.StepLog).Leave)
+	}
+	j.uncount()
+}
+
+// close completes the logs that are open. Steps that were cut off have what came of theirs.
 func (j *shift) close() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, l := range j.logs {
-		_ = l.close()
+		_ = l.close((*command.StepLog).Close)
 	}
 	for i := range j.d.Steps {
 		step := &j.d.Steps[i]

@@ -74,13 +74,13 @@ func (p *Pod) perform(ctx context.Context, a *attempt) Outcome {
 	if ok {
 		outcome = j.follow(ctx)
 	}
-	j.close()
 	if outcome.Status == sentry.Running || outcome.Status == sentry.Interrupted && ctx.Err() != nil && j.leaves(ctx) {
 		if ok {
-			j.uncount()
+			j.suspend()
 		}
 		return outcome // the Job goes on, and so do its steps
 	}
+	j.close()
 	j.endStep(outcome)
 	a.settle(outcome)
 	if j.done == nil && j.sent {

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sentry/internal/command"
 	"sentry/internal/config"
 	"sentry/internal/kube"
 	"sentry/internal/logger"
@@ -164,6 +165,65 @@ func TestJobLogTellsWhatIsMissing(t *testing.T) {
 		if err := j.write(message{Log: name, Text: []byte("x")}); err == nil {
 			t.Errorf("a log %q is written", name)
 		}
+	}
+}
+
+// TestReplayThatIsCutOff: what a log has does not get less because what a Job has told is read again, and that breaks off.
+func TestReplayThatIsCutOff(t *testing.T) {
+	tr := newTroupe(t, nil)
+	line := func(i int) string { return fmt.Sprintf("line %058d\n", i) } // 64 bytes
+	const lines = 3 << 20 / 64
+	var all strings.Builder
+	for i := range lines {
+		all.WriteString(line(i))
+	}
+	begin := func() *shift {
+		a := tr.attempt(tr.job, func(sentry.Deployment) error { return nil }, func(error) {})
+		a.d.Job = &sentry.JobRef{Attempt: 1}
+		return &shift{attempt: a, pod: &Pod{}, logs: map[string]*toldLog{}}
+	}
+	hear := func(j *shift, to int) {
+		for i := range to {
+			if err := j.write(message{Log: "02-c1.log", Offset: int64(64 * i), Text: []byte(line(i))}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	file := filepath.Join(begin().attempt.logs(), "02-c1.log")
+	shown := func() string {
+		log, err := command.OpenLog(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer log.Close()
+		text, err := io.ReadAll(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	most := 0
+	for _, to := range []int{10, 3, lines / 2, 5, lines - 7, lines / 2, 1, lines} {
+		most = max(most, to)
+		j := begin()
+		hear(j, to)
+		if got := shown(); got != all.String()[:64*most] {
+			t.Fatalf("after %d lines, and %d before, the log has %d", to, most, len(got)/64)
+		}
+		if to < lines {
+			j.suspend()
+			continue
+		}
+		if err := j.write(message{Log: "02-c1.log", Offset: int64(64 * lines), End: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != all.String() {
+		t.Errorf("in the end the log has %d bytes, not %d: %v", len(text), all.Len(), err)
+	}
+	hear(begin(), 7) // the process is killed before it is saved that the step has ended
+	if got := shown(); got != all.String() {
+		t.Errorf("a complete log has %d bytes, not %d", len(got), all.Len())
 	}
 }
 
