@@ -7,11 +7,13 @@ import (
 	"time"
 )
 
-// How much of the log of a step a runner tells. What a container prints is kept by its node, which throws old lines away:
-// so the beginning goes out as it comes, up to the size that a log on disk shows the beginning of, and of the rest only the
-// end, once there is one.
+// How much of the log of a step a runner tells. What a container prints is kept by its node, which throws old lines away: so
+// the beginning goes out as it comes, up to the size that a log on disk shows the beginning of, and what follows at no more than
+// some rate. What waits is told when that allows for a good part of it; of what is too much the end is.
 const (
 	liveBytes  = 1 << 20
+	laterRate  = 8 << 10 // bytes a second
+	laterBytes = 64 << 10
 	tailBytes  = 1 << 20
 	pieceBytes = 8 << 10                // of a log in one message: a line of it is no longer than a container runtime takes in one piece
 	pieceTime  = 100 * time.Millisecond // within which small pieces join
@@ -44,56 +46,87 @@ type logVoice struct {
 	name string
 
 	mu    sync.Mutex
-	total int64  // what was written
-	said  int64  // of it, from the beginning
-	piece []byte // what follows that, and is about to be said
-	tail  []byte // what was written after liveBytes: the last of it
+	said  int64  // what was said, or passed over
+	queue []byte // what follows that, and is about to be said
+	may   int64  // how much may be said
+	as    time.Time
+	spent bool // it waits until more may
 	timer *time.Timer
 	err   error
 }
 
-func (v *voice) log(name string) *logVoice { return &logVoice{voice: v, name: name} }
+func (v *voice) log(name string) *logVoice {
+	return &logVoice{voice: v, name: name, may: liveBytes, as: time.Now()}
+}
 
 // Write takes all of p.
 func (l *logVoice) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := len(p)
-	live := int(min(int64(n), max(0, liveBytes-l.total)))
-	l.total += int64(n)
-	l.piece = append(l.piece, p[:live]...)
-	for len(l.piece) >= pieceBytes {
-		l.saySome(pieceBytes)
+	l.queue = append(l.queue, p...)
+	l.sayOn(pieceBytes)
+	if len(l.queue) > 2*tailBytes {
+		l.passOver()
 	}
-	if len(l.piece) > 0 && l.timer == nil {
-		l.timer = time.AfterFunc(pieceTime, l.late)
-	}
-	l.tail = append(l.tail, p[live:]...)
-	if len(l.tail) > 2*tailBytes {
-		l.tail = append(l.tail[:0], l.tail[len(l.tail)-tailBytes:]...)
-	}
-	return n, nil
+	l.wait()
+	return len(p), nil
 }
 
-// late says the piece that waits.
+// wait has the rest said soon, or when that may be. The caller has the lock.
+func (l *logVoice) wait() {
+	if len(l.queue) == 0 || l.timer != nil {
+		return
+	}
+	pause := pieceTime
+	if l.spent {
+		pause = max(pause, time.Duration(laterBytes-l.may)*time.Second/laterRate)
+	}
+	l.timer = time.AfterFunc(pause, l.late)
+}
+
+// late says what waits.
 func (l *logVoice) late() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.timer = nil
-	l.saySome(len(l.piece))
-}
-
-// saySome says the first n bytes of the piece. The caller has the lock.
-func (l *logVoice) saySome(n int) {
-	if n > 0 {
-		l.sayAt(l.said, l.piece[:n], false)
-		l.said += int64(n)
-		l.piece = append(l.piece[:0], l.piece[n:]...)
+	if l.timer != nil {
+		l.timer = nil
+		l.sayOn(1)
+		l.wait()
 	}
 }
 
-func (l *logVoice) sayAt(offset int64, text []byte, end bool) {
-	err := l.say(message{Kind: sayLog, Log: l.name, Offset: offset, Text: text, End: end})
+// sayOn says what may be said, in pieces of at least so many bytes. The caller has the lock.
+func (l *logVoice) sayOn(least int) {
+	now := time.Now()
+	if more := int64(now.Sub(l.as).Seconds() * laterRate); more > 0 {
+		l.may, l.as = min(liveBytes, l.may+more), now
+	}
+	l.spent = l.spent && l.may < laterBytes
+	for !l.spent && len(l.queue) >= least {
+		n := min(len(l.queue), pieceBytes)
+		if l.spent = l.may < int64(n); !l.spent {
+			l.may -= int64(n)
+			l.saySome(n)
+		}
+	}
+}
+
+// passOver keeps the end of the queue. The caller has the lock.
+func (l *logVoice) passOver() {
+	over := max(0, len(l.queue)-tailBytes)
+	l.said += int64(over)
+	l.queue = l.queue[over:]
+}
+
+// saySome says the first n bytes of the queue. The caller has the lock.
+func (l *logVoice) saySome(n int) {
+	l.sayAt(l.queue[:n], false)
+	l.said += int64(n)
+	l.queue = l.queue[n:]
+}
+
+func (l *logVoice) sayAt(text []byte, end bool) {
+	err := l.say(message{Kind: sayLog, Log: l.name, Offset: l.said, Text: text, End: end})
 	if l.err == nil {
 		l.err = err
 	}
@@ -107,14 +140,10 @@ func (l *logVoice) Close() error {
 		l.timer.Stop()
 		l.timer = nil
 	}
-	l.saySome(len(l.piece))
-	rest := l.tail[max(0, len(l.tail)-tailBytes):]
-	for len(rest) > 0 {
-		piece := rest[:min(len(rest), pieceBytes)]
-		l.sayAt(l.total-int64(len(rest)), piece, false)
-		rest = rest[len(piece):]
+	l.passOver()
+	for len(l.queue) > 0 {
+		l.saySome(min(len(l.queue), pieceBytes))
 	}
-	l.tail = nil
-	l.sayAt(l.total, nil, true)
+	l.sayAt(nil, true)
 	return l.err
 }
