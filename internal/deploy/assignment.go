@@ -13,7 +13,7 @@ import (
 
 // protocol is the version of what a controller and its runners say to each other. They are of one image, unless the
 // controller was replaced while a Job ran: another version is refused.
-const protocol = 1
+const protocol = 2
 
 // Assignment is what a runner is told to do: the middle of one attempt. It is one line on the standard input of its pod.
 // It holds credentials in the clear, and is never printed and never on a disk.
@@ -120,7 +120,8 @@ const (
 	sayDone  = "done"  // it has ended
 )
 
-// message is one line of what a runner prints. Anything may be lost of the beginning of it, so each is understood alone.
+// message is one line of what a runner prints. Some may be lost, of the beginning above all: done makes up for what that had of
+// the deployment.
 type message struct {
 	Seq  int64  `json:"seq"` // from 1
 	Kind string `json:"kind"`
@@ -128,8 +129,10 @@ type message struct {
 	Protocol int      `json:"protocol,omitempty"` // of hello
 	Lacks    []string `json:"lacks,omitempty"`    // of hello: what its node lacks to run commands safely
 
-	// Deployment is, for state, the deployment as a whole: its source, the steps of the attempt, and its pipeline runs.
+	// Deployment is how far it is: its source, the steps of the attempt, and those pipeline runs of it that have changed since the
+	// last state; for done all of them.
 	Deployment *sentry.Deployment `json:"deployment,omitempty"`
+	Dropped    []string           `json:"dropped,omitempty"` // of state: the nonces of pipeline runs that were not created after all
 
 	Log    string `json:"log,omitempty"`    // the base name of the step's log
 	Offset int64  `json:"offset,omitempty"` // of Text in it, in bytes

@@ -60,9 +60,13 @@ func (j *shift) hear(ctx context.Context, line []byte) error {
 	case sayLog:
 		return j.write(m)
 	case sayDone:
-		if m.Outcome != nil && m.Outcome.Status.Terminal() && j.done == nil {
-			j.done = m.Outcome
+		if m.Outcome == nil || !m.Outcome.Status.Terminal() || j.done != nil {
+			return nil
 		}
+		if err := j.take(m); err != nil {
+			return err
+		}
+		j.done = m.Outcome
 	}
 	return nil
 }
@@ -134,7 +138,7 @@ func (j *shift) take(m message) error {
 	job := *j.d.Job
 	job.Seq, job.Adopted = m.Seq, 0
 	j.d.Job = &job
-	return j.keep.take(j.state(), m.Deployment.PipelineRuns)
+	return j.keep.take(j.state(), m)
 }
 
 // adoptSteps takes over the steps of the runner. What has ended stays as it is. One that was cut off in the pod has not
@@ -161,22 +165,29 @@ func (j *shift) adoptSteps(told []sentry.Step) error {
 	return nil
 }
 
-// take takes over how far the attempt is, and the pipeline runs of it that somebody else has recorded.
-func (k *keeper) take(d sentry.Deployment, told []sentry.PipelineRun) error {
+// take takes over how far the attempt is, and the pipeline runs of it that a runner has recorded.
+func (k *keeper) take(d sentry.Deployment, m message) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.ended {
 		return errAttemptEnded
 	}
-	runs := slices.DeleteFunc(slices.Clone(k.runs), func(r sentry.PipelineRun) bool { return r.Attempt == k.attempt })
-	for _, run := range told {
+	runs := slices.DeleteFunc(slices.Clone(k.runs), func(r sentry.PipelineRun) bool {
+		return r.Attempt == k.attempt && (m.Kind == sayDone || slices.Contains(m.Dropped, r.Nonce))
+	})
+	for _, run := range m.Deployment.PipelineRuns {
 		if run.Attempt != k.attempt {
 			continue
 		}
-		if len(runs) >= 2*maxPipelineRuns {
+		at := slices.IndexFunc(runs, func(r sentry.PipelineRun) bool { return r.Attempt == k.attempt && r.Nonce == run.Nonce })
+		switch {
+		case at >= 0:
+			runs[at] = run
+		case len(runs) >= 2*maxPipelineRuns:
 			return errors.New("the runner tells of more pipeline runs than it may create")
+		default:
+			runs = append(runs, run)
 		}
-		runs = append(runs, run)
 		if run.UID != "" {
 			k.created(run.Namespace)
 		}

@@ -658,7 +658,7 @@ func TestRunnerWaits(t *testing.T) {
 	defer file.Close()
 	ended := make(chan error, 1)
 	go func() { ended <- (&Runner{Dir: t.TempDir()}).Run(t.Context(), read, file) }()
-	for _, line := range []string{"", "garbage", `{"protocol":1,"rep`, `{}`} {
+	for _, line := range []string{"", "garbage", `{"protocol":2,"rep`, `{}`} {
 		if _, err := fmt.Fprintln(write, line); err != nil {
 			t.Fatal(err)
 		}
@@ -673,7 +673,7 @@ func TestRunnerWaits(t *testing.T) {
 		t.Fatal("it goes on")
 	}
 	text, err := os.ReadFile(out)
-	if err != nil || string(text) != `{"seq":1,"kind":"hello","protocol":1}`+"\n" {
+	if err != nil || string(text) != fmt.Sprintf(`{"seq":1,"kind":"hello","protocol":%d}`, protocol)+"\n" {
 		t.Errorf("it said %q: %v", text, err)
 	}
 }

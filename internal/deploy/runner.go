@@ -45,8 +45,9 @@ func (r *Runner) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	outcome := r.do(ctx, assignment, voice)
-	return voice.say(message{Kind: sayDone, Outcome: &outcome})
+	d, outcome := r.do(ctx, assignment, voice)
+	d.PipelineRuns = ofAttempt(d)
+	return voice.say(message{Kind: sayDone, Outcome: &outcome, Deployment: &d})
 }
 
 // awaitAssignment asks for an assignment until it has one. A line that was cut off, when the connection was, is none.
@@ -96,26 +97,22 @@ func readAssignments(in io.Reader, got func(*Assignment)) error {
 	return errNoAssignment
 }
 
-// do does what is assigned.
-func (r *Runner) do(ctx context.Context, a *Assignment, v *voice) Outcome {
-	tell := func(d sentry.Deployment) error { return v.say(message{Kind: sayState, Deployment: &d}) }
-	if err := tell(a.Deployment); err != nil { // so that whoever listens knows that it has its assignment
-		return Outcome{sentry.Failed, err.Error()}
+// do does what is assigned. It gives the deployment as it is then.
+func (r *Runner) do(ctx context.Context, a *Assignment, v *voice) (sentry.Deployment, Outcome) {
+	states := stateVoice{voice: v}
+	if err := states.tell(a.Deployment); err != nil { // so that whoever listens knows that it has its assignment
+		return a.Deployment, Outcome{sentry.Failed, err.Error()}
 	}
 	job, err := a.job()
 	if err != nil {
-		return Outcome{sentry.Failed, fmt.Sprintf("the runner cannot do what it was told: %v", err)}
+		return a.Deployment, Outcome{sentry.Failed, fmt.Sprintf("the runner cannot do what it was told: %v", err)}
 	}
 	local, done, err := r.local(a, v)
 	if err != nil {
-		return Outcome{sentry.Failed, fmt.Sprintf("the runner cannot begin: %v", err)}
+		return a.Deployment, Outcome{sentry.Failed, fmt.Sprintf("the runner cannot begin: %v", err)}
 	}
 	defer done()
-	d, outcome := local.Perform(ctx, job, tell)
-	if err := tell(d); err != nil {
-		return Outcome{sentry.Failed, err.Error()}
-	}
-	return outcome
+	return local.Perform(ctx, job, states.tell)
 }
 
 // local makes what carries the assignment out, and gives what takes it down.

@@ -3,8 +3,12 @@ package deploy
 import (
 	"encoding/json"
 	"io"
+	"reflect"
+	"slices"
 	"sync"
 	"time"
+
+	"sentry/internal/sentry"
 )
 
 // How much of the log of a step a runner tells. What a container prints is kept by its node, which throws old lines away: so
@@ -38,6 +42,38 @@ func (v *voice) say(m message) error {
 	}
 	_, err = v.out.Write(append(line, '\n'))
 	return err
+}
+
+// stateVoice tells how far a deployment is, one state after the other.
+type stateVoice struct {
+	*voice
+	told map[string]sentry.PipelineRun // by nonce
+}
+
+// tell tells of those pipeline runs that have changed since it told last.
+func (s *stateVoice) tell(d sentry.Deployment) error {
+	m := message{Kind: sayState, Deployment: &d}
+	told := map[string]sentry.PipelineRun{}
+	runs := ofAttempt(d)
+	d.PipelineRuns = nil
+	for _, run := range runs {
+		if last, known := s.told[run.Nonce]; !known || !reflect.DeepEqual(run, last) {
+			d.PipelineRuns = append(d.PipelineRuns, run)
+		}
+		told[run.Nonce] = run
+	}
+	for nonce := range s.told {
+		if _, stays := told[nonce]; !stays {
+			m.Dropped = append(m.Dropped, nonce)
+		}
+	}
+	s.told = told
+	return s.say(m)
+}
+
+// ofAttempt gives the pipeline runs that the current attempt has created.
+func ofAttempt(d sentry.Deployment) []sentry.PipelineRun {
+	return slices.DeleteFunc(slices.Clone(d.PipelineRuns), func(run sentry.PipelineRun) bool { return run.Attempt != d.Attempt })
 }
 
 // logVoice tells the log of one step. Its errors are those of the voice.
