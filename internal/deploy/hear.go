@@ -149,7 +149,7 @@ func (j *shift) adoptSteps(told []sentry.Step) error {
 			return fmt.Errorf("the runner tells of a step %d of attempt %d", step.Ordinal, step.Attempt)
 		}
 		j.setLog(&step)
-		if l := j.logs[path.Base(step.Log)]; l != nil {
+		if l := j.logs[path.Base(step.Log)]; l != nil && l.log != nil {
 			step.Dropped = l.dropped
 		}
 		if step.Status == sentry.Interrupted {
@@ -198,7 +198,7 @@ func (k *keeper) take(d sentry.Deployment, m message) error {
 
 // toldLog is the log of a step that a runner tells of.
 type toldLog struct {
-	log     *command.StepLog
+	log     *command.StepLog // nil where it was complete before
 	masked  *logger.MaskWriter
 	next    int64 // offset of what comes next
 	dropped int64
@@ -282,7 +282,7 @@ func (j *shift) close() {
 		l := j.logs[path.Base(step.Log)]
 		switch {
 		case step.Status.Terminal() || i == j.start-1:
-		case l != nil:
+		case l != nil && l.log != nil:
 			step.Bytes, step.Dropped = l.next, l.dropped
 		default: // it has printed nothing that was heard, unless an earlier process did
 			if _, err := os.Stat(j.logPath(step)); errors.Is(err, fs.ErrNotExist) {

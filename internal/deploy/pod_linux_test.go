@@ -221,9 +221,16 @@ func TestReplayThatIsCutOff(t *testing.T) {
 	if text, err := os.ReadFile(file); err != nil || string(text) != all.String() {
 		t.Errorf("in the end the log has %d bytes, not %d: %v", len(text), all.Len(), err)
 	}
-	hear(begin(), 7) // the process is killed before it is saved that the step has ended
-	if got := shown(); got != all.String() {
-		t.Errorf("a complete log has %d bytes, not %d", len(got), all.Len())
+	j := begin() // the process was killed before it was saved that the step has ended
+	hear(j, 7)
+	j.attempt.begin(sentry.StepClone, "clone")
+	step := *j.attempt.begin(sentry.StepCommand, "c1")
+	step.Status, step.Bytes, step.Dropped = sentry.Succeeded, 100, 10
+	if err := j.adoptSteps([]sentry.Step{j.d.Steps[0], step}); err != nil {
+		t.Fatal(err)
+	}
+	if got := shown(); got != all.String() || j.d.Steps[1].Bytes != 100 || j.d.Steps[1].Dropped != 10 {
+		t.Errorf("a complete log has %d bytes, not %d; the step is %+v", len(got), all.Len(), j.d.Steps[1])
 	}
 }
 
