@@ -124,6 +124,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	d.onClose("network", func() error { d.network.Close(); return nil })
 	if d.git, err = git.New(git.Options{
 		StateDir: stateDir, Log: d.log, CloneTimeout: backgroundFetch, Transport: d.network.Git(gitwire.NewTransport(d.network.TLS)),
+		Silence:      d.network.Silence,
 		Certificates: func(origin string) (string, string, string) { return certificates(d.config.Load(), origin) },
 	}); err != nil {
 		return nil, err

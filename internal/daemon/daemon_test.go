@@ -83,6 +83,8 @@ func (b *syncBuffer) String() string {
 	return b.buf.String()
 }
 
+func (b *syncBuffer) contains(text string) bool { return strings.Contains(b.String(), text) }
+
 const canary = "tok-c4n4ry-0123456789abcdef"
 
 func newWorld(t *testing.T, command string) *world {

@@ -40,7 +40,7 @@ func NewInquiry(cfg *config.Config, folder string, mask *logger.Masker, log *slo
 	q := &Inquiry{network: forge.NewNetwork(forge.NetworkOptions{Hosts: hosts(cfg), Log: log})}
 	var err error
 	if q.git, err = git.New(git.Options{
-		StateDir: folder, Transport: q.network.Git(gitwire.NewTransport(q.network.TLS)),
+		StateDir: folder, Transport: q.network.Git(gitwire.NewTransport(q.network.TLS)), Silence: q.network.Silence,
 		Certificates: func(origin string) (string, string, string) { return certificates(cfg, origin) },
 	}); err != nil {
 		q.network.Close()

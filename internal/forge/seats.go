@@ -96,7 +96,7 @@ const (
 )
 
 // Git puts questions over the Git protocol under what is known of their origins: they count among the requests at a time,
-// and in the metrics. next must go nowhere but where a request says.
+// and in the metrics, and are not put while a server wants to be left alone. next must go nowhere but where a request says.
 func (n *Network) Git(next http.RoundTripper) http.RoundTripper {
 	return &gitWay{network: n, next: next, origins: map[[2]string]string{}}
 }
@@ -109,7 +109,7 @@ type gitWay struct {
 	origins map[[2]string]string // by scheme and host as requests write them: every idle check looks here
 }
 
-// RoundTrip sends a request. That the server wants to be left alone is noted as soon as it says so.
+// RoundTrip sends a request, unless the server wants to be left alone, which is noted as soon as it says so.
 func (w *gitWay) RoundTrip(req *http.Request) (*http.Response, error) {
 	origin := w.origin(req.URL)
 	resp, err := w.network.carry(origin, overGit, w.next, req)
@@ -182,7 +182,7 @@ func (e *errNoSeat) Error() string {
 func (e *errNoSeat) Unwrap() error { return e.cause }
 
 // admit waits for a seat, and gives it back where the request must not be sent any more.
-func (n *Network) admit(origin string, req *http.Request) (*seats, error) {
+func (n *Network) admit(origin, protocol string, req *http.Request) (*seats, error) {
 	at, t := n.route(origin).seats, ticketOf(req)
 	began := time.Now()
 	err := at.take(req.Context(), t.urgent)
@@ -191,17 +191,21 @@ func (n *Network) admit(origin string, req *http.Request) (*seats, error) {
 		return nil, &errNoSeat{err}
 	}
 	if t.look != nil {
-		if err := t.look(); err != nil {
-			at.leave()
-			return nil, err
-		}
+		err = t.look()
+	}
+	if err == nil && protocol == overGit {
+		err = n.Silence(origin)
+	}
+	if err != nil {
+		at.leave()
+		return nil, err
 	}
 	return at, nil
 }
 
 // carry sends a request when there is a seat for it, counts it, and gives the seat back when its answer was closed.
 func (n *Network) carry(origin, protocol string, by http.RoundTripper, req *http.Request) (*http.Response, error) {
-	at, err := n.admit(origin, req)
+	at, err := n.admit(origin, protocol, req)
 	if err != nil {
 		if req.Body != nil {
 			_ = req.Body.Close()

@@ -73,22 +73,37 @@ func (n *Network) keepOut(origin string, wait time.Duration, cause error) time.D
 	return wait
 }
 
-// keptOut gives the fault of a Git server that wants to be left alone, nil where it may be asked.
+// keptOut gives the fault of a Git server that wants to be left alone, nil where it may be asked. Where the server did not
+// say for how long, nor does the fault: for who makes pauses of its own.
 func (n *Network) keptOut(origin string) error {
+	wait, o := n.out(origin)
+	switch {
+	case wait <= 0:
+		return nil
+	case !o.said:
+		wait = 0
+	}
+	return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: &keptOut{o.cause}}
+}
+
+// Silence gives a fault where the Git server at an origin wants to be left alone, with the time that it is to be; nil where
+// it may be asked. It is for who asks otherwise than by way of Git.
+func (n *Network) Silence(origin string) error {
+	if wait, o := n.out(origin); wait > 0 {
+		return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: &keptOut{o.cause}}
+	}
+	return nil
+}
+
+// out tells for how long yet a Git server wants to be left alone.
+func (n *Network) out(origin string) (wait time.Duration, o out) {
 	n.silent.RLock()
 	o, ok := n.outs[origin]
 	n.silent.RUnlock()
 	if !ok {
-		return nil
+		return 0, out{}
 	}
-	wait := time.Until(o.until)
-	if wait <= 0 {
-		return nil
-	}
-	if !o.said {
-		wait = 0
-	}
-	return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: wait, Err: &keptOut{o.cause}}
+	return time.Until(o.until), o
 }
 
 // hear takes note of an answer over Git that says "later".

@@ -43,6 +43,9 @@ func (g *Git) initBare(ctx context.Context, dir string, sha256 bool) error {
 // over HTTP that the repository has moved on the same origin, it is fetched from there; git itself follows no redirect.
 // An error of the server is a *sentry.Fault.
 func (g *Git) fetch(ctx context.Context, f fetching) error {
+	if err := g.silence(f.remote); err != nil {
+		return err
+	}
 	v, err := g.Version(ctx)
 	if err != nil {
 		return err
@@ -74,6 +77,14 @@ func (g *Git) fetch(ctx context.Context, f fetching) error {
 		}
 		return remoteFault(advise(err, f.remote, f.auth))
 	})
+}
+
+// silence gives a *sentry.Fault where the server of a repository wants to be left alone.
+func (g *Git) silence(r sentry.Remote) error {
+	if g.o.Silence == nil {
+		return nil
+	}
+	return g.o.Silence(r.Origin())
 }
 
 // address is what git is given for a repository.

@@ -44,7 +44,10 @@ type Options struct {
 	// Certificates names the files (PEM) with the authorities to believe at an origin, and with the certificate and key to
 	// show there; "" for none. They are for runs of git, which takes the former in place of those it knows; nil: none.
 	Certificates func(origin string) (authorities, certificate, key string)
-	Log          *slog.Logger // nil discards
+	// Silence gives a *sentry.Fault where the server at an origin wants to be left alone: no git is run for it then, as the
+	// Transport does not carry a question. Nil: nobody knows.
+	Silence func(origin string) error
+	Log     *slog.Logger // nil discards
 }
 
 // Auth is how to show who asks. Credentials belong to the origin of the address that they are given with.

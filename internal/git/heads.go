@@ -84,6 +84,9 @@ var prefixLists = sync.Pool{New: func() any { return new([]string) }}
 func (g *Git) lsRemote(ctx context.Context, r sentry.Remote, a Auth) ([]gitwire.Ref, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	if err := g.silence(r); err != nil {
+		return nil, err
+	}
 	v, err := g.Version(ctx)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -686,4 +687,37 @@ func TestAServerThatSendsWhatWas(t *testing.T) {
 	if got, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, b.nextDir(), nil); err != nil || got != third {
 		t.Errorf("%s, want %s: %v", got, third, err)
 	}
+}
+
+// TestSilence: no git is run for a server that wants to be left alone.
+func TestSilence(t *testing.T) {
+	var silent atomic.Bool
+	b := newBench(t, Options{Silence: func(string) error {
+		if silent.Load() {
+			return &sentry.Fault{Kind: sentry.RateLimited, RetryAfter: time.Minute, Err: errors.New("not asked")}
+		}
+		return nil
+	}})
+	repo := b.server.Repo(t, "qa.git")
+	commit := repo.Commit(t, "main", map[string]string{"a": "b"}, "first")
+	silent.Store(true)
+	for what, ask := range map[string]func() error{
+		"a clone": func() error {
+			_, err := b.sources.Workspace(t.Context(), Want{Remote: b.remote(repo.URL), Branch: "main"}, b.nextDir(), nil)
+			return err
+		},
+		"a question by git": func() error {
+			_, err := b.git.Heads(t.Context(), b.remote(repo.Dir), Auth{}, patterns(t, "main"))
+			return err
+		},
+	} {
+		if err := ask(); faultKind(t, err) != sentry.RateLimited || sentry.AsFault(err).RetryAfter != time.Minute {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if n := b.server.Count(gittest.Fetch); n != 0 {
+		t.Errorf("%d fetches", n)
+	}
+	silent.Store(false)
+	b.tree(repo.URL, "main", commit)
 }
