@@ -139,8 +139,8 @@ func (l *logVoice) sayOn(least int) {
 	}
 	l.spent = l.spent && l.may < laterBytes
 	for !l.spent && len(l.queue) >= least {
-		n := min(len(l.queue), pieceBytes)
-		if l.spent = l.may < int64(n); !l.spent {
+		n := int(min(int64(len(l.queue)), pieceBytes, l.may))
+		if l.spent = n == 0; !l.spent {
 			l.may -= int64(n)
 			l.saySome(n)
 		}
