@@ -97,6 +97,12 @@ func (r *ring) room() int64 { return r.keep + ringChunk }
 // kept is how many of the bytes written count as kept.
 func (r *ring) kept() int64 { return min(r.total, r.keep) }
 
+// short reports whether the file lacks some of what counts as written.
+func (r *ring) short() bool {
+	info, err := r.file.Stat()
+	return err != nil || info.Size() < ringHeader+min(r.total, r.room())
+}
+
 // Write adds p. What was written before an error counts.
 func (r *ring) Write(p []byte) (int, error) {
 	done := 0

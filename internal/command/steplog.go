@@ -92,9 +92,12 @@ func (l *StepLog) resume() (whole bool, err error) {
 		return false, err
 	}
 	r, err := openRing(ringPath(l.path), os.O_RDWR)
+	if err == nil && !r.whole && (size < r.head || r.short()) { // the machine failed before all of it was on its disk
+		err = errors.Join(errNoRing, r.file.Close())
+	}
 	switch {
-	case errors.Is(err, errNoRing): // its writer was killed just when it made it
-		err = os.Remove(ringPath(l.path))
+	case errors.Is(err, errNoRing): // or its writer was killed just when it made it
+		r, err = nil, os.Remove(ringPath(l.path))
 	case errors.Is(err, fs.ErrNotExist):
 		err = nil
 	}

@@ -450,6 +450,48 @@ func TestGrouped(t *testing.T) {
 	}
 }
 
+// TestResumeDamagedLog: where the machine failed before all of a log was on its disk, what there is of its beginning is gone
+// on with.
+func TestResumeDamagedLog(t *testing.T) {
+	const text = "0123456789abcdefghij\nthe tail\n"
+	for name, cut := range map[string]func(path string) (left int64, err error){
+		"the head is short": func(path string) (int64, error) { return 6, os.Truncate(path, 6) },
+		"the tail is short": func(path string) (int64, error) { return 10, os.Truncate(ringPath(path), ringHeader+3) },
+		"the tail is empty": func(path string) (int64, error) { return 10, os.Truncate(ringPath(path), 0) },
+		"the tail is of an earlier kind": func(path string) (int64, error) {
+			return 10, os.WriteFile(ringPath(path), []byte("STYRING1"+strings.Repeat("\x01", 100)), 0o600)
+		},
+	} {
+		path := logPath(t)
+		log, err := createLog(path, 10, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(log, text); err != nil {
+			t.Fatal(err)
+		}
+		if err := log.Leave(); err != nil {
+			t.Fatal(err)
+		}
+		left, err := cut(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log, taken, err := resumeLog(path, 10, 100)
+		if err != nil || log == nil || taken != left {
+			t.Fatalf("%s: %d bytes of it are there, not %d: %v", name, taken, left, err)
+		}
+		log.Repeat(taken)
+		_, err = io.WriteString(log, text)
+		if err := errors.Join(err, log.Close()); err != nil {
+			t.Error(err)
+		}
+		if got := contents(t, path); got != text {
+			t.Errorf("%s: then it is %q", name, got)
+		}
+	}
+}
+
 // FuzzOpenRing feeds readers of logs with tails that nobody wrote.
 func FuzzOpenRing(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "seed.log")
