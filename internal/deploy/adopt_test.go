@@ -254,6 +254,16 @@ func TestTimeForAnAttempt(t *testing.T) {
 			t.Errorf("%s: it has %s", name, got)
 		}
 	}
+	for _, made := range []bool{false, true} {
+		d := sentry.Deployment{Attempt: 1, Job: &sentry.JobRef{Attempt: 1}, Steps: []sentry.Step{{Attempt: 1, StartedAt: now.Add(-time.Hour)}}}
+		want := 10 * time.Minute
+		if made {
+			d.Job.UID, want = "u1", catchUp
+		}
+		if got := s.timeFor(d, Job{Adopt: true}, 10*time.Minute); got != want {
+			t.Errorf("known to be made: %v; its Job has %s", made, got)
+		}
+	}
 	if got := s.timeFor(sentry.Deployment{Attempt: 1}, Job{Adopt: true}, time.Minute); got != time.Minute {
 		t.Errorf("without a step it has %s", got)
 	}

@@ -305,10 +305,12 @@ func (r *run) attempt(ctx context.Context, as sentry.Rollout, d sentry.Deploymen
 // catchUp is what an attempt that went on without Sentry has at least, for it to be found out how it ended meanwhile.
 const catchUp = 30 * time.Second
 
-// timeFor gives how long an attempt may still take. One that went on without Sentry has taken its time all the same.
+// timeFor gives how long an attempt may still take. One that went on without Sentry has taken its time all the same; one
+// whose Job may not have been made has not.
 func (s *Service) timeFor(d sentry.Deployment, how Job, timeout time.Duration) time.Duration {
 	steps := stepsOf(d)
-	if !how.Resume && !how.Adopt || len(steps) == 0 {
+	wentOn := how.Resume || how.Adopt && (d.Job == nil || d.Job.UID != "")
+	if !wentOn || len(steps) == 0 {
 		return timeout
 	}
 	return min(timeout, max(catchUp, timeout-s.now().Sub(steps[0].StartedAt)))
