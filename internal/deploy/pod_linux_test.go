@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -231,6 +232,59 @@ func TestReplayThatIsCutOff(t *testing.T) {
 	}
 	if got := shown(); got != all.String() || j.d.Steps[1].Bytes != 100 || j.d.Steps[1].Dropped != 10 {
 		t.Errorf("a complete log has %d bytes, not %d; the step is %+v", len(got), all.Len(), j.d.Steps[1])
+	}
+}
+
+// TestLogThatIsLeft: where Sentry stops in the middle of a secret, no part of it is in the log. What a log that is complete
+// lacks it does not get from a replay, nor does it lack more. And a place that no log has is an error, not the end of Sentry.
+func TestLogThatIsLeft(t *testing.T) {
+	tr := newTroupe(t, nil)
+	const secret, name = "one-of-another-repository", "01-c1.log"
+	tr.Mask.Add(sentry.NewSecret(secret))
+	begin := func() *shift {
+		a := tr.attempt(tr.job, func(sentry.Deployment) error { return nil }, func(error) {})
+		a.d.Job = &sentry.JobRef{Attempt: 1}
+		return &shift{attempt: a, pod: &Pod{}, logs: map[string]*toldLog{}}
+	}
+	tell := func(j *shift, offset int64, text string, end bool) {
+		if err := j.write(message{Log: name, Offset: offset, Text: []byte(text), End: end}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(begin().attempt.logs(), name)
+	shows := func(want string) {
+		t.Helper()
+		if text, err := os.ReadFile(file); err != nil || string(text) != want {
+			t.Errorf("the log is %q, not %q: %v", text, want, err)
+		}
+	}
+
+	j := begin()
+	tell(j, 0, "it is "+secret[:12], false)
+	j.suspend()
+	shows("it is ")
+	j = begin()
+	tell(j, 0, "it is "+secret+".\n", true)
+	shows("it is " + sentry.Redacted + ".\n")
+
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	j = begin()
+	tell(j, 1000, "the end\n", true)
+	shows("[sentry: 1,000 bytes not kept]\nthe end\n")
+	step := j.attempt.begin(sentry.StepCommand, "c1")
+	step.Status, step.Dropped = sentry.Succeeded, j.logs[name].dropped
+	ended := j.d.Steps
+	j = begin()
+	j.d.Steps = ended
+	tell(j, 1004, "end\n", true)
+	shows("[sentry: 1,000 bytes not kept]\nthe end\n")
+
+	for _, offset := range []int64{math.MinInt64, -1, math.MaxInt64} {
+		if err := begin().write(message{Log: "02-c2.log", Offset: offset, Text: []byte("x")}); err == nil {
+			t.Errorf("a log has a byte %d", offset)
+		}
 	}
 }
 
