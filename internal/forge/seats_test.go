@@ -266,6 +266,44 @@ func TestSilenceBeginsWithTheHeader(t *testing.T) {
 	})
 }
 
+// TestSilenceHasAnEnd: no Git server is left alone for longer than an hour, whatever it says.
+func TestSilenceHasAnEnd(t *testing.T) {
+	remote, err := sentry.ParseRemote("https://git.example/a/b", sentry.RemoteRules{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, header := range map[string]http.Header{
+		"a window that is empty": {"Ratelimit-Limit": {"10"}, "Ratelimit-Remaining": {"0"}, "Ratelimit-Reset": {"7000"}},
+		"a date":                 {"Retry-After": {"Fri, 31 Dec 2199 23:59:59 GMT"}},
+	} {
+		n := forge.NewNetwork(forge.NetworkOptions{})
+		way := n.Git(saying{http.StatusForbidden, header})
+		req, err := http.NewRequest(http.MethodGet, remote.String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := way.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if wait := sentry.AsFault(n.Silence(remote.Origin())).RetryAfter; wait < time.Minute || wait > time.Hour {
+			t.Errorf("%s: it is left alone for %s", name, wait)
+		}
+		n.Close()
+	}
+}
+
+// saying is a server that gives one answer.
+type saying struct {
+	status int
+	header http.Header
+}
+
+func (s saying) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: s.status, Header: s.header, Body: http.NoBody}, nil
+}
+
 // What waits for a seat for nobody is not sent, and is no fault of the server.
 func TestNobodyIsAskedForNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

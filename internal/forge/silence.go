@@ -58,9 +58,10 @@ func (e *keptOut) Error() string { return "not asked: " + e.cause.Error() }
 
 func (e *keptOut) Unwrap() error { return e.cause }
 
-// keepOut notes that a Git server wants to be left alone: for as long as it said, where that is above 0, and else for a
-// minute. It gives for how long.
+// keepOut notes that a Git server wants to be left alone: for as long as it said, but no longer than anybody is, where that is
+// above 0, and else for a minute. It gives for how long.
 func (n *Network) keepOut(origin string, wait time.Duration, cause error) time.Duration {
+	wait = min(wait, maxPause)
 	said := wait > 0
 	if !said {
 		wait = unsaidPause - margin // who asks in its stead makes pauses of its own, none of them shorter than a minute
