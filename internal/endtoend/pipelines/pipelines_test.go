@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"sentry/internal/forge/forgetest"
 	"sentry/internal/kube/kubetest"
 	"sentry/internal/sentry"
 )
@@ -30,12 +31,13 @@ func run(c *kubetest.Cluster, name string, tasks ...kubetest.Task) map[string]st
 	return map[string]string{"run.yaml": r.Manifest(c)}
 }
 
-// A group of three with an unmodified script each: one pipeline fails, one succeeds, and one takes too long.
+// A group of three with an unmodified script each: one pipeline fails, one succeeds, and one takes too long. A forge is told.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.forge = forgetest.NewEmulatedGitea(t, forgetest.EmulatedGiteaOptions{Loopback: true})
 	test := `{"result":"SUCCESS","timestamp":"2026-11-22T10:00:00Z","successes":7,"failures":0,"warnings":1,"note":"fine"}`
-	w.configure("max_parallel: 3",
+	w.configure("max_parallel: 3, trigger: changed",
 		member{name: "good", deploy: fmt.Sprintf(script, "good"), files: run(w.cluster, "good", kubetest.Succeeds("build", map[string]string{"IMAGE": "shop@sha256:1", "TEST_OUTPUT": test}))},
 		member{name: "bad", deploy: fmt.Sprintf(script, "bad"), files: run(w.cluster, "bad", kubetest.Succeeds("build", nil), kubetest.Fails("unit", 3))},
 		member{name: "slow", deploy: "      timeout: 40s\n" + fmt.Sprintf(script, "slow"), files: run(w.cluster, "slow", kubetest.NeverEnds("wait"))},
@@ -80,6 +82,7 @@ func TestVerdicts(t *testing.T) {
 	if text, _ := w.run("show", r.ID); !strings.Contains(text, "IMAGE = shop@sha256:1") || !strings.Contains(text, "7 passed") || !strings.Contains(text, "unit") {
 		t.Errorf("show:\n%s", text)
 	}
+	w.statuses()
 }
 
 // Without commands the folder of the project is what there is to do. What is told to a run are its params.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"sentry/internal/forge/forgetest"
 	"sentry/internal/git/gittest"
 	"sentry/internal/kube/kubetest"
 	"sentry/internal/sentry"
@@ -36,6 +37,7 @@ type world struct {
 	dir        string // of Sentry; world below it is what commands may write
 	qa         *gittest.Repo
 	watched    *gittest.Repo
+	forge      *forgetest.EmulatedGitea // where onForge was called: each member watches a repository of its own there
 }
 
 func newWorld(t testing.TB) *world {
@@ -74,13 +76,17 @@ func (w *world) configure(group string, members ...member) {
 	w.t.Helper()
 	files := map[string]string{"README": "QA"}
 	var text strings.Builder
-	fmt.Fprintf(&text, `polling_interval: 3600
-global: {state_dir: %[1]s/state, allow_local_repositories: true, log_format: json, log_level: debug, grace: 1s}
+	interval, permissions := "3600", "allow_local_repositories: true"
+	if w.forge != nil {
+		interval, permissions = "1s", permissions+", allow_insecure_http: true"
+	}
+	fmt.Fprintf(&text, `polling_interval: %[5]s
+global: {state_dir: %[1]s/state, %[6]s, log_format: json, log_level: debug, grace: 1s}
 kubernetes: {kubeconfig: %[2]s, namespaces: [%[3]s]}
 groups:
   g: {quiet_period: 0, %[4]s}
 repositories:
-`, w.dir, w.kubeconfig, w.namespace, group)
+`, w.dir, w.kubeconfig, w.namespace, group, interval, permissions)
 	for _, m := range members {
 		group := "group: g"
 		if m.alone {
@@ -88,11 +94,11 @@ repositories:
 		}
 		fmt.Fprintf(&text, `  - name: %[1]s
     %[4]s
-    monitor: {repo_url: %[2]s/watched.git, branches: [main]}
+    monitor: {%[5]s, branches: [main]}
     deploy:
       qa_repo_url: %[2]s/qa.git
       qa_repo_branch: main
-%[3]s`, m.name, w.dir, m.deploy, group)
+%[3]s`, m.name, w.dir, m.deploy, group, w.upstream(m.name))
 		for name, content := range m.files {
 			files[".tekton/"+m.name+"/"+name] = content
 		}
@@ -101,6 +107,16 @@ repositories:
 	if err := os.WriteFile(w.config(), []byte(text.String()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// upstream is where a member's watched repository is, in YAML.
+func (w *world) upstream(name string) string {
+	if w.forge == nil {
+		return "repo_url: " + w.dir + "/watched.git"
+	}
+	remote := w.forge.Repository(onForge(name), true)
+	w.forge.Push(onForge(name), "main")
+	return "repo_url: " + remote + ", repo_type: gitea, on_first_seen: deploy, auth: {token: \"" + w.forge.Token() + "\"}"
 }
 
 func (w *world) config() string { return filepath.Join(w.dir, "sentry.yaml") }

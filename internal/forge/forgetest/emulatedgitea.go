@@ -121,6 +121,17 @@ func (g *EmulatedGitea) Statuses(repository, commit string) []Status {
 	return newest
 }
 
+// History gives all that was ever said of a commit, oldest first: each status is a row of its own.
+func (g *EmulatedGitea) History(repository, commit string) []Status {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var list []Status
+	for _, s := range g.statuses[strings.ToLower(repository)+" "+commit] {
+		list = append(list, Status{Context: s.Context, State: s.State, Description: s.Description, URL: s.URL})
+	}
+	return list
+}
+
 // StatusRows tells how many statuses were ever made.
 func (g *EmulatedGitea) StatusRows() int {
 	g.mu.Lock()
