@@ -219,6 +219,11 @@ func TestClusterRights(t *testing.T) {
 		s.can(t, account, other, right, false)
 	}
 	s.works(t, cluster, target)
+	itself, there := s.account(t, home, "sentry"), s.ran(t, target)
+	itself.tries(t, target, there, needed)
+	for _, namespace := range []string{home, other, "kube-system", ""} {
+		itself.tries(t, namespace, there, nil)
+	}
 	for _, right := range []string{
 		"get secrets", "list secrets", "watch secrets", "create secrets", "get configmaps", "create configmaps",
 		"get deployments.apps", "create deployments.apps", "patch deployments.apps", "delete deployments.apps",
@@ -314,6 +319,21 @@ func TestClusterJobRights(t *testing.T) {
 	}
 	for _, right := range []string{"create pipelineruns.tekton.dev", "patch pipelineruns.tekton.dev", "get pods/log"} {
 		s.can(t, runner, target, right, true)
+	}
+	following, err := cluster.Access(t.Context(), target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inTarget, inPlace := s.ran(t, target), s.ran(t, place)
+	for _, a := range []*account{s.account(t, home, "sentry"), s.account(t, place, "sentry-runner")} {
+		a.tries(t, target, inTarget, following)
+		a.tries(t, home, inTarget, nil)
+		a.tries(t, "", inTarget, nil)
+		inPlaceToo := needed
+		if a.name == runner {
+			inPlaceToo = nil
+		}
+		a.tries(t, place, inPlace, inPlaceToo)
 	}
 }
 

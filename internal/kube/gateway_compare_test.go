@@ -3,7 +3,6 @@ package kube
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -453,17 +452,7 @@ func tokenKubeconfig(t *testing.T, k *kubetest.Cluster) (file, token string) {
 	k.Run(t, "create", "serviceaccount", "admin", "-n", ns)
 	k.Run(t, "create", "clusterrolebinding", ns, "--clusterrole=cluster-admin", "--serviceaccount="+ns+":admin")
 	t.Cleanup(func() { k.TryKubectl("delete", "clusterrolebinding", ns) })
-	token = strings.TrimSpace(k.Run(t, "create", "token", "admin", "-n", ns, "--duration=1h"))
-	var config map[string]any
-	if err := json.Unmarshal([]byte(k.Run(t, "config", "view", "--raw", "--flatten", "--minify", "-o", "json")), &config); err != nil {
-		t.Fatal(err)
-	}
-	user := config["users"].([]any)[0].(map[string]any)
-	user["user"] = map[string]any{"token": token}
-	raw, err := json.Marshal(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	raw, token := k.As(t, ns, "admin")
 	file = filepath.Join(t.TempDir(), "kubeconfig")
 	if err := os.WriteFile(file, raw, 0o600); err != nil {
 		t.Fatal(err)

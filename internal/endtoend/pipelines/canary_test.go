@@ -4,7 +4,6 @@ package pipelines
 
 import (
 	"bytes"
-	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -91,17 +90,7 @@ func (w *world) useToken() (token string) {
 	ns := w.namespace
 	w.cluster.Run(w.t, "create", "serviceaccount", "canary", "--namespace", ns)
 	w.cluster.Run(w.t, "create", "rolebinding", "canary", "--namespace", ns, "--clusterrole=cluster-admin", "--serviceaccount="+ns+":canary")
-	token = strings.TrimSpace(w.cluster.Run(w.t, "create", "token", "canary", "--namespace", ns, "--duration=1h"))
-	var config map[string]any
-	text := w.cluster.Run(w.t, "config", "view", "--raw", "--flatten", "--minify", "--output", "json")
-	if err := json.Unmarshal([]byte(text), &config); err != nil {
-		w.t.Fatal(err)
-	}
-	config["users"].([]any)[0].(map[string]any)["user"] = map[string]any{"token": token}
-	data, err := json.Marshal(config)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	data, token := w.cluster.As(w.t, ns, "canary")
 	w.kubeconfig = filepath.Join(w.dir, "kubeconfig")
 	if err := os.WriteFile(w.kubeconfig, data, 0o600); err != nil {
 		w.t.Fatal(err)

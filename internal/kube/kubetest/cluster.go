@@ -160,6 +160,22 @@ func (c *Cluster) RunHelm(t testing.TB, args ...string) string {
 	return output(t, c.command(c.Helm, args...))
 }
 
+// As gives a kubeconfig with which a service account asks, by a token for an hour and nothing else, and the token.
+func (c *Cluster) As(t testing.TB, ns, account string) (kubeconfig []byte, token string) {
+	t.Helper()
+	token = strings.TrimSpace(c.Run(t, "create", "token", account, "--namespace", ns, "--duration=1h"))
+	var config map[string]any
+	if err := json.Unmarshal([]byte(c.Run(t, "config", "view", "--raw", "--flatten", "--minify", "--output", "json")), &config); err != nil {
+		t.Fatal(err)
+	}
+	config["users"].([]any)[0].(map[string]any)["user"] = map[string]any{"token": token}
+	kubeconfig, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kubeconfig, token
+}
+
 func (c *Cluster) withInput(t testing.TB, in string, args ...string) string {
 	t.Helper()
 	cmd := c.command(c.Kubectl, args...)
