@@ -47,7 +47,7 @@ func (w *world) statuses() {
 	for _, member := range []string{"good", "bad", "slow"} {
 		all = append(all, verdict{
 			member: member, commit: w.forge.Head(onForge(member), "main"),
-			pending: "rolling out good, bad, slow", state: "failure", text: `timed out: slow \(1 of 3 succeeded\) in [0-9ms]+`,
+			pending: "rolling out good, bad, slow", state: "failure", text: `timed out: slow; failed: bad \(1 of 3 succeeded\) in [0-9ms]+`,
 		})
 	}
 	d := w.start()
