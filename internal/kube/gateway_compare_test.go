@@ -56,7 +56,7 @@ kind: Pod
 metadata: {name: p1, labels: {app: p}, annotations: {a: b}}
 spec:
   terminationGracePeriodSeconds: 0
-  containers: [{name: main, image: "IMAGE", imagePullPolicy: IfNotPresent, stdin: true, command: [sh, -c, "echo started; nc -lk -p 8080 -e cat & while read line; do echo got $line; done; sleep 3600"]}]
+  containers: [{name: main, image: "IMAGE", imagePullPolicy: IfNotPresent, stdin: true, command: [sh, -c, "echo started; while :; do nc -l -p 8080 -e cat; done >/dev/null 2>&1 & while read line; do echo got $line; done; sleep 3600"]}]
 ---
 apiVersion: v1
 kind: Pod
@@ -312,6 +312,18 @@ func (s *side) forwarded(k *kubetest.Cluster) string {
 	}
 	run(strings.ReplaceAll(comparePods, "IMAGE", k.Busybox), "create", "-f", "-")
 	run("", "wait", "--for=condition=Ready", "pod/p1", "--timeout=240s")
+	var said string
+	for limit := time.Now().Add(time.Minute); time.Now().Before(limit); time.Sleep(250 * time.Millisecond) { // who echoes may not listen yet
+		if said = s.echoed(k); strings.Contains(said, "there and back") {
+			return said
+		}
+	}
+	s.t.Errorf("nothing comes back over a port that is forwarded: %s", said)
+	return said
+}
+
+// echoed says something over a port that is forwarded, and gives what comes back.
+func (s *side) echoed(k *kubetest.Cluster) string {
 	line, end, err := s.firstLine(k, "", "port-forward", "pod/p1", ":8080")
 	if err != nil {
 		return err.Error()
