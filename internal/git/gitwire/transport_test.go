@@ -480,6 +480,8 @@ func TestProxyByOrigin(t *testing.T) {
 func tunnel(t *testing.T) string {
 	var open sync.WaitGroup
 	p := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		open.Add(1) // a server does not wait for those whose connection was taken over
+		defer open.Done()
 		to, err := net.Dial("tcp", r.RequestURI)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
