@@ -67,7 +67,16 @@ type podJob struct {
 	own   bool // it was evicted for what it did itself
 }
 
+// bearing gives this process a mark before it starts any pod. The first kill would do so otherwise, and take pods for its own
+// that others start meanwhile.
+var bearing sync.Once
+
 func newPodWorld(t testing.TB) *podWorld {
+	bearing.Do(func() {
+		if _, err := command.Prepare(t.TempDir()); err != nil {
+			t.Fatal(err)
+		}
+	})
 	w := &podWorld{t: t, binary: sentrytest.Binary(t), dir: t.TempDir(), jobs: map[string]*podJob{}}
 	t.Cleanup(func() {
 		for _, j := range w.jobs {

@@ -300,6 +300,9 @@ func (j *shift) judge(ctx context.Context, end kube.JobEnd, err error) Outcome {
 		} else {
 			why = end.Reason
 		}
+		if j.done != nil {
+			why += ": " + j.done.Reason
+		}
 		return j.takenAway(ctx, fmt.Sprintf("the pod of Job %s was taken away (%s), while %s", j.ref, why, j.doing()))
 	case j.sent && end.Started && end.ExitCode == 0: // it has told how it ended
 		return j.takenAway(ctx, fmt.Sprintf("nobody knows how Job %s ended, while %s: its last words cannot be read", j.ref, j.doing()))
