@@ -22,6 +22,8 @@ type clusters struct {
 	log      *slog.Logger
 	register prometheus.Registerer
 	agent    string
+	// renewed is called when a kubeconfig was read that may name other files than before; nil for nobody. It must not come back.
+	renewed func()
 
 	mu      sync.Mutex
 	section *config.Kubernetes // as it is configured
@@ -106,7 +108,15 @@ func (c *clusters) renew() {
 		return
 	}
 	c.drop()
+	c.reconnect()
+}
+
+// reconnect is connect for a kubeconfig that has changed, or was missing. The caller has the lock.
+func (c *clusters) reconnect() {
 	c.connect()
+	if c.err == nil && c.renewed != nil {
+		c.renewed()
+	}
 }
 
 // connect finds the cluster of a configuration.
@@ -126,7 +136,7 @@ func (c *clusters) Hold() (deploy.Cluster, func(), error) {
 		c.renew()
 	}
 	if c.now == nil && !c.closed && (c.section != nil || !errors.Is(c.err, kube.ErrNoCluster)) {
-		c.connect() // what was missing may have been mounted since
+		c.reconnect() // what was missing may have been mounted since
 	}
 	switch {
 	case c.now == nil && c.section != nil && errors.Is(c.err, kube.ErrNoCluster):

@@ -89,6 +89,8 @@ func TestClustersReadTheKubeconfigAgain(t *testing.T) {
 	c := newClusters("test", nil, slog.New(slog.DiscardHandler))
 	defer func() { _ = c.close() }()
 	file := kubeconfigFor(t, "https://first.example:6443")
+	renewed := 0
+	c.renewed = func() { renewed++ }
 	c.update(&config.Kubernetes{Kubeconfig: file})
 	hold := func() (host string, release func()) {
 		t.Helper()
@@ -107,7 +109,7 @@ func TestClustersReadTheKubeconfigAgain(t *testing.T) {
 	first, release := hold()
 	put([]byte("{"))
 	half, releaseHalf := hold()
-	if half != first || len(c.open) != 1 {
+	if half != first || len(c.open) != 1 || renewed != 0 {
 		t.Errorf("while it was written it was %s, with %d gateways", half, len(c.open))
 	}
 	releaseHalf()
@@ -122,6 +124,9 @@ func TestClustersReadTheKubeconfigAgain(t *testing.T) {
 			t.Errorf("when it was written it was %s, with %d gateways", second, len(c.open))
 		}
 		releaseSecond()
+	}
+	if renewed != 1 {
+		t.Errorf("what it names is kept from commands %d times", renewed)
 	}
 	release()
 	if len(c.open) != 1 {

@@ -134,6 +134,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	d.asker.update(o.Config)
 	d.newRunner(o.Config)
 	d.cluster = newClusters(o.Version, d.metrics, d.log)
+	d.cluster.renewed = d.protectAnew
 	d.onClose("gateway to Kubernetes", d.cluster.close)
 	d.cluster.update(o.Config.Kubernetes)
 	local := &deploy.Local{
@@ -169,6 +170,21 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 // backgroundFetch bounds what prepares trees ahead; a deployment's own clone has the limits of the configuration.
 const backgroundFetch = 30 * time.Minute
 
+// take makes a configuration the present one. What it names is kept from commands first.
+func (d *Daemon) take(cfg *config.Config) {
+	d.runner.making.Lock()
+	defer d.runner.making.Unlock()
+	d.newRunner(cfg)
+	d.config.Store(cfg)
+}
+
+// protectAnew keeps from commands what the files of the present configuration name by now.
+func (d *Daemon) protectAnew() {
+	d.runner.making.Lock()
+	defer d.runner.making.Unlock()
+	d.newRunner(d.config.Load())
+}
+
 // newRunner makes the runner of commands anew: which files are kept from them depends on the configuration.
 func (d *Daemon) newRunner(cfg *config.Config) {
 	d.runner.current.Store(command.New(command.Options{Protect: protected(cfg), Grace: cfg.Global.Grace, Log: d.log}))
@@ -176,6 +192,7 @@ func (d *Daemon) newRunner(cfg *config.Config) {
 
 // runners runs commands by the newest runner.
 type runners struct {
+	making  sync.Mutex // held while another one is made
 	current atomic.Pointer[command.Runner]
 }
 

@@ -37,8 +37,7 @@ func (d *Daemon) Reload(_ context.Context) error {
 		d.log.Warn("configuration", "problem", w.String())
 	}
 	d.o.Mask.Add(next.Secrets()...)
-	d.newRunner(next)
-	d.config.Store(next)
+	d.take(next)
 	openNext()
 	d.network.Update(hosts(next))
 	d.cluster.update(next.Kubernetes)
