@@ -331,7 +331,7 @@ func (a *asker) Revision(ctx context.Context, c *config.Repository, branch, comm
 	}
 	overAPI := a.forges.OverAPI(x.Repository)
 	if !overAPI {
-		revision, err := a.git.Revision(ctx, x.Remote, x.account.git, branch, commit)
+		revision, err := a.revisionOverGit(ctx, x, branch, commit)
 		if kind := sentry.AsFault(err).Kind; err == nil || x.Kind == forge.Git || kind != sentry.Unauthorized && kind != sentry.Invalid {
 			return revision, err
 		}
@@ -341,6 +341,17 @@ func (a *asker) Revision(ctx context.Context, c *config.Repository, branch, comm
 		return sentry.Revision{Commit: commit}, fmt.Errorf("cannot learn who made commit %s of %s: %w", sentry.ShortCommit(commit), x.Remote, err)
 	}
 	return git.NewRevision(commit, gitwire.Commit(told)), nil
+}
+
+// revisionOverGit asks for a new commit's file first where that is quicker: it has one still, unless it came in a large push.
+func (a *asker) revisionOverGit(ctx context.Context, x *asked, branch, commit string) (sentry.Revision, error) {
+	if x.Kind == forge.Gitea {
+		revision, err := a.git.LooseRevision(ctx, x.Remote, x.account.git, commit)
+		if kind := sentry.AsFault(err).Kind; err == nil || kind != sentry.NotFound && kind != sentry.Invalid {
+			return revision, err
+		}
+	}
+	return a.git.Revision(ctx, x.Remote, x.account.git, branch, commit)
 }
 
 // Explain tells why a repository is asked the way it is.

@@ -196,6 +196,39 @@ func TestSame(t *testing.T) {
 }
 
 // Where Git is refused and the API is not, the API says who made a commit.
+// A Gitea gives out the file of a new commit, which is asked for first; a commit that came in a large push has none.
+func TestRevisionFromTheFile(t *testing.T) {
+	a := newAsking(t)
+	repo := a.server.Repo(t, "app.git")
+	commit := repo.Commit(t, "main", nil, "First")
+	for _, packed := range []bool{false, true} {
+		if packed {
+			gittest.Git(t, repo.Dir, "repack", "-adq")
+		}
+		for _, kind := range []string{"gitea", "git"} {
+			cfg := &config.Config{Repositories: []config.Repository{a.repository("app", token("t"))}}
+			r := &cfg.Repositories[0]
+			r.Monitor.Type = kind
+			a.update(cfg)
+			a.server.Forget()
+			revision, err := a.Revision(t.Context(), r, "main", commit)
+			if err != nil || revision.Commit != commit || revision.Subject != "First" {
+				t.Fatalf("it is %+v, %v", revision, err)
+			}
+			wantFiles, wantFetches := 1, 0
+			if kind == "git" {
+				wantFiles = 0
+			}
+			if packed || kind == "git" {
+				wantFetches = 1
+			}
+			if files, fetches := a.server.Count(gittest.Other), a.server.Count(gittest.Fetch); files != wantFiles || fetches != wantFetches {
+				t.Errorf("%s, packed %t: %d files and %d fetches", kind, packed, files, fetches)
+			}
+		}
+	}
+}
+
 func TestRevisionOverTheAPI(t *testing.T) {
 	a := newAsking(t)
 	commit := a.server.Repo(t, "acme/app.git").Commit(t, "main", map[string]string{"f": "1"}, "First")

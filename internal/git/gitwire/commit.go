@@ -64,6 +64,56 @@ func (c *Client) Commit(ctx context.Context, r sentry.Remote, a Auth, id string)
 	return commit, err
 }
 
+// LooseCommit reads one commit as the file that a repository keeps it in (a loose object, gitprotocol-http), where the
+// server gives those out as Gitea and Forgejo do: it starts no git for that, so it answers in half the time. What is in a
+// pack has no file of its own: then the error is of kind NotFound, as where there is no repository. The commit is checked
+// against its name. The error is a *sentry.Fault.
+func (c *Client) LooseCommit(ctx context.Context, r sentry.Remote, a Auth, id string) (Commit, error) {
+	if err := sentry.CheckCommit(id); err != nil {
+		return Commit{}, &sentry.Fault{Kind: sentry.Invalid, Err: err}
+	}
+	var commit Commit
+	err := c.converse(ctx, r, a, func(ctx context.Context, q *question) error {
+		resp, err := q.send(ctx, q.path(q.known(r))+"/objects/"+id[:2]+"/"+id[2:], "", nil)
+		if err != nil {
+			return err
+		}
+		defer drop(resp)
+		if err := checkAnswer(resp, q.auth, "application/x-git-loose-object"); err != nil {
+			return err
+		}
+		body, err := unpacked(resp)
+		if err != nil {
+			return err
+		}
+		text, err := readLoose(body, id)
+		if err != nil {
+			return q.unreadable(err)
+		}
+		commit, err = parseCommit(text)
+		return q.unreadable(err)
+	})
+	return commit, err
+}
+
+// readLoose reads a loose object (gitrepository-layout), which must be the commit of that name.
+func readLoose(in io.Reader, id string) ([]byte, error) {
+	unpacked, err := zlib.NewReader(in)
+	if err != nil {
+		return nil, endsEarly(err)
+	}
+	const header = "commit %d"
+	whole, err := io.ReadAll(io.LimitReader(unpacked, maxCommit+int64(len(header))+10))
+	if err != nil {
+		return nil, endsEarly(err)
+	}
+	head, text, _ := bytes.Cut(whole, []byte{0})
+	if want := fmt.Sprintf(header, len(text)); string(head) != want {
+		return nil, fmt.Errorf("%w: %q begins an object of %d bytes where the commit belongs", errNonsense, clip(string(head)), len(text))
+	}
+	return text, checkName(text, id)
+}
+
 // nothing is a prefix that no ref has.
 const nothing = "\x00"
 
@@ -176,15 +226,20 @@ func readFirstObject(in *bufio.Reader, id string) ([]byte, error) {
 	if _, err := io.ReadFull(unpacked, text); err != nil {
 		return nil, endsEarly(err)
 	}
+	return text, checkName(text, id)
+}
+
+// checkName compares a commit with its name, which is a hash of it.
+func checkName(text []byte, id string) error {
 	var sum hash.Hash = cryptosha1.New()
 	if len(id) == sha256.digits() {
 		sum = cryptosha256.New()
 	}
-	fmt.Fprintf(sum, "commit %d\x00%s", size, text)
+	fmt.Fprintf(sum, "commit %d\x00%s", len(text), text)
 	if got := hex.EncodeToString(sum.Sum(nil)); got != id {
-		return nil, fmt.Errorf("%w: it sends commit %s for %s", errNonsense, got, id)
+		return fmt.Errorf("%w: it sends commit %s for %s", errNonsense, got, id)
 	}
-	return text, nil
+	return nil
 }
 
 // endsEarly tells a pack that was cut from one that was spoilt.

@@ -87,11 +87,7 @@ func (q *question) lsRefs(ctx context.Context, at place, want prefixSet) ([]Ref,
 
 // command sends a command of protocol v2 and reads the answer.
 func (q *question) command(ctx context.Context, at place, body []byte, read func(*packetReader) error) error {
-	path := at.path
-	if path == "" {
-		path = q.remote.Path()
-	}
-	resp, err := q.send(ctx, path+"/git-upload-pack", "", body)
+	resp, err := q.send(ctx, q.path(at)+"/git-upload-pack", "", body)
 	if err != nil {
 		return err
 	}
@@ -102,6 +98,14 @@ func (q *question) command(ctx context.Context, at place, body []byte, read func
 	return q.readPackets(resp, read)
 }
 
+// path is where the repository is.
+func (q *question) path(at place) string {
+	if at.path != "" {
+		return at.path
+	}
+	return q.remote.Path()
+}
+
 // maxMoves is how many redirects lead from an address to its repository at most.
 const maxMoves = 5
 
@@ -110,10 +114,7 @@ const maxMoves = 5
 // repository without a token has gone is for a person to decide.
 func (q *question) meet(ctx context.Context, want prefixSet) (met place, refs []Ref, err error) {
 	for range maxMoves {
-		path := met.path
-		if path == "" {
-			path = q.remote.Path()
-		}
+		path := q.path(met)
 		resp, err := q.send(ctx, path+infoRefs, "service=git-upload-pack", nil)
 		if err != nil {
 			return met, nil, err
@@ -220,16 +221,9 @@ func (c *Client) newHeader(post bool, a Auth) http.Header {
 
 // readPackets reads an answer with a pooled buffer, and turns what is wrong with it into a fault.
 func (q *question) readPackets(resp *http.Response, read func(*packetReader) error) error {
-	body := io.Reader(resp.Body)
-	if encoding := resp.Header["Content-Encoding"]; len(encoding) > 0 && !resp.Uncompressed {
-		if len(encoding) != 1 || encoding[0] != "gzip" {
-			return sentry.Faultf(sentry.Invalid, "its answer is packed in a way that was not asked for (%q)", clip(encoding[0]))
-		}
-		unpacked, err := gzip.NewReader(body)
-		if err != nil {
-			return sentry.Faultf(sentry.Invalid, "its answer cannot be unpacked: %w", err)
-		}
-		body = unpacked
+	body, err := unpacked(resp)
+	if err != nil {
+		return err
 	}
 	p := readers.Get().(*packetReader)
 	defer func() {
@@ -239,7 +233,27 @@ func (q *question) readPackets(resp *http.Response, read func(*packetReader) err
 		}
 	}()
 	p.reset(body, q.maxBytes)
-	err := read(p)
+	return q.unreadable(read(p))
+}
+
+// unpacked gives what an answer says. The error is a *sentry.Fault.
+func unpacked(resp *http.Response) (io.Reader, error) {
+	encoding := resp.Header["Content-Encoding"]
+	if len(encoding) == 0 || resp.Uncompressed {
+		return resp.Body, nil
+	}
+	if len(encoding) != 1 || encoding[0] != "gzip" {
+		return nil, sentry.Faultf(sentry.Invalid, "its answer is packed in a way that was not asked for (%q)", clip(encoding[0]))
+	}
+	body, err := gzip.NewReader(resp.Body)
+	if err != nil {
+		return nil, sentry.Faultf(sentry.Invalid, "its answer cannot be unpacked: %w", err)
+	}
+	return body, nil
+}
+
+// unreadable is the fault of an answer that cannot be read, nil where err is.
+func (q *question) unreadable(err error) error {
 	switch {
 	case err == nil:
 		return nil
