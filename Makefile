@@ -49,10 +49,11 @@ KUBE_TEST = $(TOOL) gotestsum --format pkgname -- $(RACE) -p 1 -count 1 -timeout
 .PHONY: test-kube
 test-kube: ## everything about Kubernetes and Tekton, with a cluster that was started for it, or is up, or KUBECONFIG names
 	SENTRY_NEED_KUBE=1 ./components/cluster/with sh -c '$(KUBE_TEST) $(KUBE_PACKAGES) && $(KUBE_TEST) -run "OnACluster|InAPod" ./internal/deploy'
+	SENTRY_PAPER=1 $(MAKE) --no-print-directory crash-kube
 
 .PHONY: crash-kube
-crash-kube: ## kill -9 at 200 random moments between the creation of pipeline runs and the verdict, in that cluster
-	SENTRY_NEED_KUBE=1 SENTRY_CRASH_KILLS=$(or $(KILLS),200) ./components/cluster/with $(GO) test -timeout 3h -parallel 4 -count 1 -run '^TestKilledAtRandom$$' -v ./internal/endtoend/pipelines
+crash-kube: ## kill -9 at 200 random moments between the creation of pipeline runs and the verdict, in such a cluster
+	SENTRY_NEED_KUBE=1 SENTRY_CRASH_KILLS=$(or $(KILLS),200) ./components/cluster/with $(GO) test -timeout 3h -parallel 8 -count 1 -run '^TestKilledAtRandom$$' -v ./internal/endtoend/pipelines
 
 .PHONY: helm
 helm: ## a helm for the tests, built once (two minutes)
