@@ -55,7 +55,11 @@ func (d *document) pipelineRuns(one sentry.Deployment, now time.Time) {
 			name += fmt.Sprintf(" (attempt %d)", p.Attempt)
 		}
 		d.field("pipeline", name+": "+runOutcome(p, now))
-		d.tasks(p.Tasks, now)
+		until := now
+		if p.Status.Terminal() && !p.FinishedAt.IsZero() {
+			until = p.FinishedAt // what nobody saw end ended with the run
+		}
+		d.tasks(p.Tasks, until)
 		if p.Tests != nil {
 			d.field("tests", testsText(*p.Tests))
 		}

@@ -20,6 +20,7 @@ const annotationCanceled = labelPrefix + "canceled"
 const (
 	tidyTime   = time.Minute // for the finally tasks, before they are canceled too; less where ctx ends sooner
 	cancelPoll = 500 * time.Millisecond
+	taskTime   = 5 * time.Second // for its tasks to end after it
 	mergePatch = "application/merge-patch+json"
 )
 
@@ -138,7 +139,7 @@ func (c *canceler) step(ctx context.Context) (ended bool, err error) {
 	c.absent = 0
 	now := sees(o)
 	if now.final() {
-		return c.over(now)
+		return c.over(ctx, now)
 	}
 	want := specCancelTidy
 	if c.asked == specCancelTidy && !time.Now().Before(c.harder) || c.asked == specCancel || now.specStatus == specCancel {
@@ -191,12 +192,21 @@ func (c *canceler) gone(ctx context.Context, how string) (bool, error) {
 	return true, c.t.publish(c.i, run)
 }
 
-// over ends with a run that has ended.
-func (c *canceler) over(now *seen) (bool, error) {
+// over ends with a run that has ended, and its tasks with it. What became of those is good to know, no more.
+func (c *canceler) over(ctx context.Context, now *seen) (bool, error) {
 	run := c.run
 	now.apply(&run)
 	if now.canceledEnd() {
 		run.Status = sentry.Canceled
+	}
+	limited, cancel := context.WithTimeout(ctx, taskTime)
+	defer cancel()
+	w := &follower{t: c.t, i: c.i, api: c.api, run: run, now: now, said: map[uint64]struct{}{}}
+	if tasks, err := w.endedTasks(limited); err == nil {
+		run.Tasks = nil
+		for _, task := range tasks {
+			run.Tasks = append(run.Tasks, task.TaskRun)
+		}
 	}
 	c.t.say("pipeline run %s/%s: ended: %s: %s", run.Namespace, run.Name, run.Status, run.Reason)
 	return true, c.t.publish(c.i, run)

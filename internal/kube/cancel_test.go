@@ -129,6 +129,54 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestCancelTasks tells of the tasks how they ended, which is after their run.
+func TestCancelTasks(t *testing.T) {
+	for name, test := range map[string]struct {
+		task   time.Duration // ends so long after its run
+		denied bool
+		want   sentry.Status
+	}{
+		"soon after it":  {task: 1500 * time.Millisecond, want: sentry.Canceled},
+		"much later":     {task: time.Hour, want: sentry.Running},
+		"nobody may see": {task: time.Second, denied: true, want: sentry.Running},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newFakeWorld(t)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				goes := fakeTask("r-a", "a", "u1", "r")
+				stands("Unknown", "Running", "Not all Steps in the Task have finished executing")(goes)
+				w.api.put(taskruns+"/r-a", goes)
+				run := recorded("r", "u1")
+				run.Tasks = []sentry.TaskRun{{Task: "a", Name: "r-a", Status: sentry.Running}}
+				if test.denied {
+					w.api.setFault(func(rw http.ResponseWriter, r *http.Request) bool {
+						if strings.HasPrefix(r.URL.Path, taskruns) {
+							status(rw, 500, "", "no")
+						}
+						return strings.HasPrefix(r.URL.Path, taskruns)
+					})
+				}
+				go w.tekton(ctx, "r", time.Second)
+				go func() {
+					if sleep(ctx, 1500*time.Millisecond+test.task) == nil {
+						w.api.edit(taskruns+"/r-a", stands("False", taskCancelled, "was cancelled"))
+					}
+				}()
+				began := time.Now()
+				got, err := w.cluster.Cancel(ctx, []sentry.PipelineRun{run}, CancelOptions{})
+				if err != nil || got[0].Status != sentry.Canceled || len(got[0].Tasks) != 1 || got[0].Tasks[0].Status != test.want {
+					t.Errorf("%+v %v", got[0], err)
+				}
+				if took := time.Since(began); took > 10*time.Second {
+					t.Errorf("it took %s", took)
+				}
+			})
+		})
+	}
+}
+
 // memory is a Recorder for one run.
 type memory struct {
 	intent, created sentry.PipelineRun

@@ -177,11 +177,12 @@ func (w *follower) read(ctx context.Context, hidden bool) (ended bool, err error
 		}
 		w.pollAt = now.Add(doubtPoll * time.Duration(min(w.doubts, 15)))
 	case hidden:
-		if !w.alone {
-			w.say("its labels no longer say whose it is; following it by its name and UID")
-		}
 		w.alone = true
-		w.pollAt = now.Add(alonePoll)
+		w.pollAt = now.Add(doubtPoll) // the watch is about to show what was created just now
+		if !selects(w.feed.selector, o.Metadata.Labels) {
+			w.say("its labels no longer say whose it is; following it by its name and UID")
+			w.pollAt = now.Add(alonePoll)
+		}
 	case w.now.decided():
 		w.openEnd(now)
 	default:

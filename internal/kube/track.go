@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -80,6 +81,13 @@ func selector(instance string) string {
 		return LabelInstance
 	}
 	return LabelInstance + "=" + LabelValue(instance)
+}
+
+// selects tells whether an object with these labels is one of those that a selector of selector's stands for.
+func selects(selector string, labels map[string]string) bool {
+	name, want, one := strings.Cut(selector, "=")
+	got, there := labels[name]
+	return there && (!one || got == want)
 }
 
 // Follow starts the shared watch of namespaces before there is a run to track, so that one that is deleted after its

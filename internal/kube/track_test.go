@@ -341,6 +341,7 @@ func TestTrackStarts(t *testing.T) {
 func TestTrackTells(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newFakeWorld(t)
+		w.api.texts["/api/v1/namespaces/ci/pods/r-test-pod/log"] = "first\n\x1b[2Jlast words\n"
 		w.track(t.Context(), recorded("r", "u1"))
 		hostile := "bad \x1b[31m\u202e\xff news\nsecond line" + strings.Repeat("é", 5000)
 		test := fakeTask("r-test", "test", "u1", "r")
@@ -358,7 +359,6 @@ func TestTrackTells(t *testing.T) {
 		build["metadata"].(object)["labels"] = object{} // only the reference leads to it
 		w.api.put(taskruns+"/r-build", build)
 		w.api.put(taskruns+"/foreign", fakeTask("foreign", "foreign", "u9", "r"))
-		w.api.texts["/api/v1/namespaces/ci/pods/r-test-pod/log"] = "first\n\x1b[2Jlast words\n"
 		w.api.edit(runs+"/r", func(o object) {
 			stands("False", "Failed", hostile)(o)
 			s := o["status"].(object)
@@ -434,6 +434,9 @@ func TestTrackWhy(t *testing.T) {
 			task(pending)(w)
 			w.api.texts["/api/v1/namespaces/ci/pods/pod"] = `{"status":{"containerStatuses":[{"state":{"waiting":{"reason":"ImagePullBackOff","message":"back-off"}}}]}}`
 		}, "task a does not start: ImagePullBackOff: back-off"},
+		"by its TaskRun, after a while": {func(w *fakeWorld) {
+			task(stands("Unknown", "Pending", "containers with unready status: [step-s]"))(w)
+		}, "task a does not start: containers with unready status: [step-s]"},
 		"by an event": {func(w *fakeWorld) {
 			task(pending)(w)
 			w.api.texts["/api/v1/namespaces/ci/events"] = `{"items":[{"reason":"FailedMount","message":"no volume"}]}`
@@ -455,6 +458,59 @@ func TestTrackWhy(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTrackWhyNot says nothing of what every pod goes through as it starts.
+func TestTrackWhyNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFakeWorld(t)
+		w.api.edit(runs+"/r", stands("Unknown", "Running", ""))
+		starts := fakeTask("r-a", "a", "u1", "r")
+		stands("Unknown", "Pending", "containers with unready status: [step-s]")(starts)
+		w.api.put(taskruns+"/r-a", starts)
+		w.track(t.Context(), recorded("r", "u1"))
+		time.Sleep(10 * time.Second)
+		w.api.edit(taskruns+"/r-a", stands("Unknown", "Running", "Not all Steps in the Task have finished executing"))
+		time.Sleep(time.Hour)
+		w.api.edit(runs+"/r", stands("True", "Succeeded", ""))
+		w.over()
+		if log := w.log.String(); strings.Contains(log, "does not start") {
+			t.Errorf("the log says\n%s", log)
+		}
+	})
+}
+
+// TestTrackLateWatch follows a run that the watch shows late: nobody has taken its labels away.
+func TestTrackLateWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFakeWorld(t)
+		stop, err := w.cluster.Follow("box", ns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stop()
+		time.Sleep(time.Second)
+		w.api.setFault(func(rw http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path != runs {
+				return false
+			}
+			status(rw, 503, "", "not now")
+			return true
+		})
+		w.api.cutWatches()
+		w.api.put(runs+"/late", fakeRun("late", "l1"))
+		w.track(t.Context(), recorded("late", "l1"))
+		time.Sleep(time.Minute)
+		w.api.setFault(nil)
+		time.Sleep(time.Minute)
+		w.api.edit(runs+"/late", stands("True", "Succeeded", ""))
+		if run := w.over(); run.Status != sentry.Succeeded {
+			t.Errorf("%s %q", run.Status, run.Reason)
+		}
+		if log := w.log.String(); strings.Contains(log, "labels") {
+			t.Errorf("the log says\n%s", log)
+		}
+	})
 }
 
 // TestTrackShares has many follow runs of a namespace, with one watch, and one that is deleted after its end.

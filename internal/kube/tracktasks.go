@@ -187,29 +187,11 @@ func (w *follower) child(ctx context.Context, version string, child wireChild) (
 func (w *follower) outcomes(ctx context.Context) []task {
 	limited, cancel := context.WithTimeoutCause(ctx, detailsTime, fmt.Errorf("no answer within %s", detailsTime))
 	defer cancel()
-	var wait patience
-	for looks := 1; ; looks++ {
-		tasks, err := w.tasks(limited)
-		open := slices.ContainsFunc(tasks, func(t task) bool { return !t.Status.Terminal() })
-		if err == nil && (!open || looks > 3) {
-			return tasks
-		}
-		if err == nil {
-			// Tekton ends the run before it ends the tasks that it gave up.
-			if sleep(limited, settleTime) != nil {
-				return tasks
-			}
-			continue
-		}
-		if lasting(err) || limited.Err() != nil {
-			w.say("how its tasks ended cannot be read: %s", err)
-			break
-		}
-		if err := sleep(limited, wait.after(err)); err != nil {
-			w.say("how its tasks ended cannot be read: %s", err)
-			break
-		}
+	tasks, err := w.endedTasks(limited)
+	if err == nil {
+		return tasks
 	}
+	w.say("how its tasks ended cannot be read: %s", err)
 	var all []task
 	for _, child := range w.now.children {
 		all = append(all, task{TaskRun: sentry.TaskRun{
@@ -220,6 +202,29 @@ func (w *follower) outcomes(ctx context.Context) []task {
 		all = append(all, task{TaskRun: skipped})
 	}
 	return all
+}
+
+// endedTasks asks for the tasks of a run that has ended until they have, too, and not for long: Tekton ends the run before it
+// ends the tasks that it gave up. The error is why they cannot be read; that some have not ended is none.
+func (w *follower) endedTasks(ctx context.Context) ([]task, error) {
+	var wait patience
+	for looks := 1; ; looks++ {
+		tasks, err := w.tasks(ctx)
+		switch {
+		case err == nil && (looks > 3 || !slices.ContainsFunc(tasks, func(t task) bool { return !t.Status.Terminal() })):
+			return tasks, nil
+		case err == nil:
+			if sleep(ctx, settleTime) != nil {
+				return tasks, nil
+			}
+			continue
+		case lasting(err) || ctx.Err() != nil:
+			return nil, err
+		}
+		if err := sleep(ctx, wait.after(err)); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // failing are the tasks that made a run fail, at most three.
@@ -314,7 +319,7 @@ func (w *follower) why(ctx context.Context, t task) {
 	if text == "" {
 		text = w.eventWhy(ctx, t)
 	}
-	if text == "" && c.reason == "Pending" {
+	if text == "" && c.reason == "Pending" && w.probes > 1 { // before that it says what every pod goes through
 		text = c.message
 	}
 	if text != "" {
