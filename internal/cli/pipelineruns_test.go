@@ -84,3 +84,17 @@ func TestPipelineRunsWhileTheyRun(t *testing.T) {
 		t.Errorf("what is new: %q", got)
 	}
 }
+
+// A task that nobody saw end takes no longer than its run.
+func TestPipelineRunThatEndedBeforeItsTask(t *testing.T) {
+	r := piped()
+	r.Deployments = r.Deployments[:1]
+	r.Deployments[0].PipelineRuns = []sentry.PipelineRun{{
+		Namespace: "qa", Name: "one", UID: "1", Attempt: 1, Status: sentry.Canceled, StartedAt: before(time.Hour), FinishedAt: before(50 * time.Minute),
+		Tasks: []sentry.TaskRun{{Task: "unit", Status: sentry.Running, StartedAt: before(time.Hour)}},
+	}}
+	lines := strings.Join(rolloutLines(on(120, false), r, nil, nil, testNow, 120), "\n")
+	if _, task, _ := strings.Cut(lines, "unit"); !strings.HasPrefix(strings.Join(strings.Fields(task), " "), "running 10m") {
+		t.Errorf("the task is shown as\n%s", lines)
+	}
+}
