@@ -39,7 +39,6 @@ func askCluster(ctx context.Context, cfg *config.Config) []finding {
 		return []finding{{checkFail, subject, err.Error(), "mend the file, or kubernetes.kubeconfig and kubernetes.context"}}
 	}
 	version, tekton, err := cluster.Version(ctx)
-	namespaces := clusterNamespaces(cfg, cluster)
 	where := fmt.Sprintf("%s at %s", version, cluster.Host())
 	switch {
 	case err != nil && version == "":
@@ -47,13 +46,65 @@ func askCluster(ctx context.Context, cfg *config.Config) []finding {
 	case err != nil:
 		return []finding{{checkFail, subject, where + ": " + err.Error(), "install Tekton Pipelines; without it no pipeline run can be created or followed"}}
 	}
-	list := []finding{{checkOK, subject, fmt.Sprintf("%s with %s; namespaces %s", where, tekton, strings.Join(namespaces, ", ")), ""}}
+	namespaces, places := clusterNamespaces(cfg, cluster), jobNamespaces(cfg, cluster)
+	absent, lacking := checkNamespaces(ctx, cfg, cluster, slices.Concat(namespaces, places))
+	namespaces = slices.DeleteFunc(namespaces, func(name string) bool { return slices.Contains(absent, name) })
+	what := where + " with " + tekton
+	if len(namespaces) > 0 {
+		what += "; namespaces " + strings.Join(namespaces, ", ")
+	}
+	list := append([]finding{{checkOK, subject, what, ""}}, lacking...)
 	rights, err := cluster.Access(ctx, namespaces...)
 	if err != nil {
 		list = append(list, finding{checkFail, subject, err.Error(), "see whether the credentials are still valid"})
 	}
 	list = append(list, missingRights(rights)...)
-	return append(list, checkJobs(ctx, cfg, cluster)...)
+	return append(list, checkJobs(ctx, cfg, cluster, absent)...)
+}
+
+// checkNamespaces asks for each namespace once, and tells which do not exist.
+func checkNamespaces(ctx context.Context, cfg *config.Config, cluster *kube.Cluster, names []string) (absent []string, list []finding) {
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		switch none, err := cluster.NoNamespace(ctx, name); {
+		case err != nil:
+			return absent, append(list, finding{checkFail, "kubernetes " + name, err.Error(), "see whether the credentials are still valid"})
+		case none:
+			absent = append(absent, name)
+			list = append(list, finding{checkFail, "kubernetes " + name, fmt.Sprintf("the namespace %s does not exist", name), fmt.Sprintf("create it, or %s", without(cfg, name))})
+		}
+	}
+	return absent, list
+}
+
+// without says what to change in the configuration so that a namespace is not used.
+func without(cfg *config.Config, name string) string {
+	var keys []string
+	all := ""
+	if cfg.Kubernetes != nil {
+		if slices.Contains(cfg.Kubernetes.Namespaces, name) {
+			keys = append(keys, "kubernetes.namespaces")
+		}
+		if cfg.Kubernetes.Jobs != nil {
+			all = cfg.Kubernetes.Jobs.Namespace
+		}
+	}
+	if all == name {
+		keys = append(keys, "kubernetes.jobs.namespace")
+	}
+	for i := range cfg.Repositories {
+		r := &cfg.Repositories[i]
+		if slices.Contains(r.Deploy.Kubernetes.Namespaces, name) {
+			keys = append(keys, "deploy.kubernetes.namespaces of "+r.Name)
+		}
+		if r.Deploy.Job != nil && r.Deploy.Job.Namespace == name && all != name {
+			keys = append(keys, "deploy.job.namespace of "+r.Name)
+		}
+	}
+	if len(keys) == 0 {
+		return "name others in kubernetes.namespaces: it is that of the kubeconfig's context, or of the pod"
+	}
+	return "take it out of " + strings.Join(keys, ", ")
 }
 
 // jobCluster is what checkJobs asks of Kubernetes. *kube.Cluster is one.
@@ -64,8 +115,9 @@ type jobCluster interface {
 }
 
 // checkJobs asks whether deployments can run as Jobs: for the rights that it takes, once for each namespace and service
-// account, and whether the API server would take the Job, once for each that is different.
-func checkJobs(ctx context.Context, cfg *config.Config, cluster jobCluster) (list []finding) {
+// account, and whether the API server would take the Job, once for each that is different. Of a namespace that is absent
+// everything was said.
+func checkJobs(ctx context.Context, cfg *config.Config, cluster jobCluster, absent []string) (list []finding) {
 	type place struct{ namespace, account string }
 	may := map[place]bool{}
 	tried := map[string]bool{}
@@ -77,6 +129,9 @@ func checkJobs(ctx context.Context, cfg *config.Config, cluster jobCluster) (lis
 		pod := deploy.Pod(cfg.JobOf(r))
 		pod.Namespace = cmp.Or(pod.Namespace, cluster.Namespace())
 		at := place{pod.Namespace, pod.ServiceAccount}
+		if slices.Contains(absent, at.namespace) {
+			continue
+		}
 		if _, asked := may[at]; !asked {
 			rights, err := cluster.JobAccess(ctx, at.namespace, at.account)
 			if err != nil {
@@ -124,6 +179,16 @@ func clusterNamespaces(cfg *config.Config, cluster *kube.Cluster) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// jobNamespaces gives the namespaces in which deployments run as Jobs; one may be there more than once.
+func jobNamespaces(cfg *config.Config, cluster *kube.Cluster) (names []string) {
+	for i := range cfg.Repositories {
+		if r := &cfg.Repositories[i]; cfg.ExecutorOf(r) == config.ExecutorKubernetes {
+			names = append(names, cmp.Or(cfg.JobOf(r).Namespace, cluster.Namespace()))
+		}
+	}
+	return names
 }
 
 // missingRights tells what Sentry may not do, one line for each resource and namespace.

@@ -2,7 +2,13 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -83,12 +89,13 @@ func TestCheckJobs(t *testing.T) {
 		{"odd", "jobs", &config.JobSettings{Image: "refused"}},
 		{"loud", "jobs", &config.JobSettings{Image: "warned"}},
 		{"out", "jobs", &config.JobSettings{Image: "all", Namespace: "closed"}},
+		{"lost", "jobs", &config.JobSettings{Image: "all", Namespace: "gone"}},
 	} {
 		cfg.Repositories = append(cfg.Repositories, config.Repository{Name: r.name, Group: r.group, Deploy: config.Deploy{Job: r.job}})
 	}
 	g := &granter{denied: "closed", refused: "refused", warned: "warned"}
 	var got []string
-	for _, f := range checkJobs(t.Context(), cfg, g) {
+	for _, f := range checkJobs(t.Context(), cfg, g, []string{"gone"}) {
 		got = append(got, f.Status+" "+f.Subject+": "+f.Message)
 	}
 	want := []string{
@@ -117,5 +124,101 @@ func TestCheckWithoutCluster(t *testing.T) {
 		if len(list) != 1 || list[0].Status != checkFail || list[0].Fix == "" || strings.Contains(list[0].Message, "%!") {
 			t.Errorf("%+v: %+v", section, list)
 		}
+	}
+}
+
+// fakeCluster answers as an API server with Tekton to somebody with every right. It has the namespaces there, and forbids
+// to read those of hidden.
+func fakeCluster(t *testing.T, namespace string, there, hidden []string) (kubeconfig string) {
+	t.Helper()
+	mux := http.NewServeMux()
+	answer := func(pattern, body string) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, body)
+		})
+	}
+	answer("GET /version", `{"gitVersion":"v1.34.4"}`)
+	answer("GET /apis/tekton.dev", `{"versions":[{"version":"v1"}]}`)
+	answer("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", `{"status":{"allowed":true}}`)
+	mux.HandleFunc("GET /api/v1/namespaces/{name}", func(w http.ResponseWriter, r *http.Request) {
+		name, code := r.PathValue("name"), http.StatusNotFound
+		switch {
+		case slices.Contains(there, name):
+			fmt.Fprintf(w, `{"metadata":{"name":%q,"uid":"u"}}`, name)
+			return
+		case slices.Contains(hidden, name):
+			code = http.StatusForbidden
+		case name == "broken":
+			code = http.StatusTeapot
+		}
+		w.WriteHeader(code)
+		fmt.Fprintf(w, `{"kind":"Status","status":"Failure","code":%d,"message":"no %s","details":{"name":%q,"kind":"namespaces"}}`, code, name, name)
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	text := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c","cluster":{"server":%q}}],
+		"users":[{"name":"u","user":{"token":"x"}}],"contexts":[{"name":"c","context":{"cluster":"c","user":"u","namespace":%q}}]}`, server.URL, namespace)
+	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return kubeconfig
+}
+
+// A namespace that does not exist is a failure that says where it is named; one that may not be read is taken to be there.
+func TestCheckNamespaces(t *testing.T) {
+	at := regexp.MustCompile(` at http://\S+`)
+	for name, c := range map[string]struct {
+		context   string
+		section   config.Kubernetes
+		own, jobs string // of the repository
+		want      []string
+	}{
+		"all there": {"x", config.Kubernetes{Namespaces: []string{"qa"}}, "", "", []string{"ok kubernetes: v1.34.4 with tekton.dev/v1; namespaces qa"}},
+		"hidden":    {"x", config.Kubernetes{Namespaces: []string{"hidden", "qa"}}, "", "", []string{"ok kubernetes: v1.34.4 with tekton.dev/v1; namespaces hidden, qa"}},
+		"configured": {"x", config.Kubernetes{Namespaces: []string{"qa", "gone"}}, "gone", "", []string{
+			"ok kubernetes: v1.34.4 with tekton.dev/v1; namespaces qa",
+			"fail kubernetes gone: the namespace gone does not exist; create it, or take it out of kubernetes.namespaces, deploy.kubernetes.namespaces of app",
+		}},
+		"of the context": {"gone", config.Kubernetes{}, "", "", []string{
+			"ok kubernetes: v1.34.4 with tekton.dev/v1",
+			"fail kubernetes gone: the namespace gone does not exist; create it, or name others in kubernetes.namespaces: it is that of the kubeconfig's context, or of the pod",
+		}},
+		"of all Jobs": {"qa", config.Kubernetes{Jobs: &config.JobSettings{Namespace: "gone"}}, "", "gone", []string{
+			"ok kubernetes: v1.34.4 with tekton.dev/v1; namespaces qa",
+			"fail kubernetes gone: the namespace gone does not exist; create it, or take it out of kubernetes.jobs.namespace",
+		}},
+		"of its Jobs": {"qa", config.Kubernetes{}, "", "gone", []string{
+			"ok kubernetes: v1.34.4 with tekton.dev/v1; namespaces qa",
+			"fail kubernetes gone: the namespace gone does not exist; create it, or take it out of deploy.job.namespace of app",
+		}},
+		"no answer": {"broken", config.Kubernetes{}, "", "", []string{
+			"ok kubernetes: v1.34.4 with tekton.dev/v1; namespaces broken",
+			"fail kubernetes broken: cannot ask the API server for the namespace broken: no broken (418); see whether the credentials are still valid",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.section.Kubeconfig = fakeCluster(t, c.context, []string{"qa"}, []string{"hidden"})
+			r := config.Repository{Name: "app"}
+			if c.own != "" {
+				r.Deploy.Kubernetes.Namespaces = []string{c.own}
+			}
+			if c.jobs != "" {
+				r.Deploy.Executor, r.Deploy.Job = config.ExecutorKubernetes, &config.JobSettings{Namespace: c.jobs, Image: "i"}
+			}
+			list := checkCluster(t.Context(), &config.Config{Kubernetes: &c.section, Repositories: []config.Repository{r}})
+			var got []string
+			for _, f := range list {
+				line := f.Status + " " + f.Subject + ": " + at.ReplaceAllString(f.Message, "")
+				if f.Fix != "" {
+					line += "; " + f.Fix
+				}
+				got = append(got, line)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("it says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(c.want, "\n"))
+			}
+		})
 	}
 }

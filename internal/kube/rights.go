@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 )
 
 // Right is one thing that Sentry does in a cluster, and whether it may.
@@ -63,6 +64,23 @@ func (c *Cluster) Access(ctx context.Context, namespaces ...string) (rights []Ri
 		}
 	}
 	return rights, nil
+}
+
+// NoNamespace reports whether the API server says that there is no such namespace. Where it may not be read nothing is known,
+// and it is taken to be there.
+func (c *Cluster) NoNamespace(ctx context.Context, name string) (bool, error) {
+	a, err := c.tracker()
+	if err != nil {
+		return false, err
+	}
+	_, err = a.get(ctx, "/api/v1/namespaces/"+url.PathEscape(name))
+	switch {
+	case err == nil, isCode(err, http.StatusForbidden):
+		return false, nil
+	case missing(err, name):
+		return true, nil
+	}
+	return false, fmt.Errorf("cannot ask the API server for the namespace %s: %w", name, err)
 }
 
 // JobAccess asks for what it takes to run Jobs in a namespace whose commands have the rights of the service account, or none
