@@ -202,6 +202,22 @@ func TestRender(t *testing.T) {
 				t.Error(granted(r.only(t, "Role")))
 			}
 		}},
+		"no commands: the cluster of the pod": {silent, func(t *testing.T, r release) {
+			if diff := cmp.Diff(&config.Kubernetes{}, section(t, r)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+			confined(t, r)
+		}},
+		"no commands: the cluster as given": {silent.with(cluster), func(t *testing.T, r release) {
+			if diff := cmp.Diff(&config.Kubernetes{Namespaces: []string{"one", "two"}}, section(t, r)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		}},
+		"commands: nothing is said of a cluster": {nil, func(t *testing.T, r release) {
+			if got := section(t, r); got != nil {
+				t.Errorf("the configuration says %+v", got)
+			}
+		}},
 		"no cluster, no token":      {values{"kubernetes": map[string]any{"enabled": false}}, noToken},
 		"another cluster, no token": {values{"config": map[string]any{"kubernetes": map[string]any{"kubeconfig": "/run/secrets/sentry/kubeconfig"}}}, noToken},
 		"deployments as Jobs": {jobs.with(cluster).with(values{
@@ -448,6 +464,23 @@ var jobs = values{
 	"config": map[string]any{"groups": map[string]any{"all": map[string]any{"executor": "kubernetes"}}},
 }
 
+// silent are values with a repository that has no commands.
+var silent = values{"config": map[string]any{"repositories": []any{map[string]any{
+	"name":    "shop",
+	"monitor": map[string]any{"repo_url": "https://git.example.com/shop", "branches": []any{"main"}},
+	"deploy":  map[string]any{"qa_repo_url": "https://git.example.com/qa", "qa_repo_branch": "main"},
+}}}}
+
+// section gives what the configuration says of the cluster; nil where it says nothing.
+func section(t *testing.T, r release) *config.Kubernetes {
+	t.Helper()
+	c, _, err := config.Parse("sentry.yaml", []byte(r.configuration(t)), config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Kubernetes
+}
+
 // jobOf gives what the configuration says of the Jobs of its repository.
 func jobOf(t *testing.T, r release) config.JobSettings {
 	t.Helper()
@@ -603,6 +636,9 @@ func TestRefused(t *testing.T) {
 		"Jobs among pipeline runs": {jobs.with(values{
 			"rbac": map[string]any{"namespaces": []any{"qa"}}, "jobs": map[string]any{"namespace": map[string]any{"name": "qa"}},
 		}), []string{"jobs.namespace.name is qa", "a namespace of their own"}},
+		"no commands, no cluster": {silent.with(values{"kubernetes": map[string]any{"enabled": false}}), []string{
+			"a repository without commands", "set kubernetes.enabled", "config.kubernetes.kubeconfig",
+		}},
 		"Jobs without rights":   {values{"config": jobs["config"]}, []string{"Set jobs.enabled", "config.kubernetes.jobs.image"}},
 		"a digest that is none": {values{"image": map[string]any{"digest": "latest"}}, []string{"image/digest"}},
 	} {

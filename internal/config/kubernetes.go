@@ -139,8 +139,8 @@ func checkWork(d *decoder, at *place, n *yaml.Node, given map[string]*yaml.Node,
 		if given["commands"] != nil {
 			where = follow(given["commands"])
 		}
-		d.wrong(at.at("commands"), where, "there is no command, and no cluster in which PipelineRuns could be created instead",
-			"add at least one command, or a kubernetes section at the top level: then Sentry creates the PipelineRuns of .tekton/PROJECT_NAME itself")
+		d.wrong(at.at("commands"), where, "there is no command, and no kubernetes section at the top level: with one, Sentry creates the PipelineRuns of .tekton/PROJECT_NAME itself",
+			"add at least one command, or that section: \"kubernetes: {}\" means the cluster of the pod that Sentry runs in, and kubernetes.kubeconfig any other")
 	}
 	if given["kubernetes"] != nil && p.OwnKubeconfig() && len(p.Commands) > 0 {
 		d.warn(at.at("kubernetes"), given["kubernetes"], "nothing reads it: the commands have a KUBECONFIG of their own under env", "take one of the two out")

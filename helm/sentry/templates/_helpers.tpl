@@ -123,6 +123,13 @@ kubernetes:
 {{- end -}}
 {{- end -}}
 
+{{/* Whether a repository has no commands, so that Sentry itself creates its PipelineRuns; empty where not. */}}
+{{- define "sentry.createsRuns" -}}
+{{- range .Values.config.repositories -}}
+{{- if not (.deploy | default dict).commands }}yes{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The port of config.global.listen; empty where nobody outside of the pod reaches it. */}}
 {{- define "sentry.port" -}}
 {{- if not .Values.existingConfigMap -}}
@@ -233,6 +240,9 @@ numbers, at .out.value: templates give back nothing but text.
 {{- end -}}
 {{- else if and (include "sentry.wantsJobs" .) (not (include "sentry.jobsGiven" . | fromJson).image) -}}
 {{- fail "config has executor: kubernetes. Set jobs.enabled, which gives Sentry the rights for it and names its image; or make the rights yourself, and give config.kubernetes.jobs.image" -}}
+{{- end -}}
+{{- if and (include "sentry.createsRuns" .) (not .Values.kubernetes.enabled) (not (kindIs "map" .Values.config.kubernetes)) -}}
+{{- fail "config has a repository without commands, whose PipelineRuns Sentry creates itself, and no cluster for them: set kubernetes.enabled for the one that Sentry runs in, or config.kubernetes.kubeconfig for another, or give the repository commands" -}}
 {{- end -}}
 {{- range .Values.rbac.extraRules -}}
 {{- if or (has "*" .verbs) (has "*" (.resources | default list)) (has "*" (.apiGroups | default list)) -}}
