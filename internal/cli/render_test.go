@@ -69,7 +69,7 @@ func testRollout() sentry.Rollout {
 			{Watch: pay, Commit: commitOf("c"), Generation: 17, Changed: true},
 			{Watch: sentry.Watch{Repository: "search", Branch: "main"}, Commit: commitOf("d"), Generation: 1},
 		},
-		Attempt: 2, RecordedAt: before(5 * time.Minute), StartedAt: before(4 * time.Minute), FinishedAt: before(100 * time.Second),
+		Attempt: 2, Interruptions: 1, RecordedAt: before(5 * time.Minute), StartedAt: before(4 * time.Minute), FinishedAt: before(100 * time.Second),
 		Deployments: []sentry.Deployment{
 			{
 				ID: "12-k3x9f-1", Ordinal: 1, Watch: shop, Commit: commitOf("a"), Status: sentry.Succeeded, Reason: "all 2 steps succeeded", Attempt: 1,

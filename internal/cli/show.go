@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -122,21 +123,26 @@ func rolloutLines(s screen, r sentry.Rollout, reports []sentry.Report, output ma
 	return d.lines
 }
 
-// attemptText tells how often a rollout was interrupted. Whoever takes it over counts an attempt, but where it was
-// canceled or given up then, that one never began.
+// attemptText tells how often a rollout was interrupted, and how often it was taken over as it went on without Sentry: that
+// is no interruption. After the last interruption none begins again where it was canceled or given up then.
 func attemptText(r sentry.Rollout) string {
 	if r.Attempt < 2 {
 		return ""
 	}
-	begun := 1
-	for _, d := range r.Deployments {
-		begun = max(begun, d.Attempt)
+	begun := r.Begun()
+	ended := func(d sentry.Deployment) bool { return d.Status == sentry.Interrupted || d.Status == sentry.Canceled }
+	var told []string
+	if n := r.Attempt - 1 - r.Interruptions; n > 0 {
+		told = append(told, fmt.Sprintf("it went on without Sentry %s, and was taken over", counted(n, "time", "times")))
 	}
-	text := fmt.Sprintf("%d: it was interrupted %s", begun, counted(r.Attempt-1, "time", "times"))
-	if r.Status.Terminal() && begun < r.Attempt {
-		text += ", and did not begin again"
+	if n := r.Interruptions; n > 0 {
+		text := "it was interrupted " + counted(n, "time", "times")
+		if r.Status.Terminal() && begun <= n && slices.ContainsFunc(r.Deployments, ended) {
+			text += ", and did not begin again"
+		}
+		told = append(told, text)
 	}
-	return text
+	return fmt.Sprintf("%d: %s", begun, strings.Join(told, "; "))
 }
 
 // document is lines with a common layout.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -65,6 +66,13 @@ func TestToFollowOnIsNoInterruption(t *testing.T) {
 			t.Errorf("it ended as %s (%s) after %d interruptions and %d starts; attempt %d of the deployment", r.Status, r.Reason, r.Interruptions, r.Attempt, r.Deployments[0].Attempt)
 		}
 		s.end()
+		told := s.log.String()
+		for what, times := range map[string]int{`level=WARN msg="rollout begins again"`: 1, `level=INFO msg="rollout goes on in the same attempt"`: 2 * sentry.MaxInterruptions} {
+			whole := regexp.MustCompile(what + ` group=\S+ rollout=` + r.ID + ` attempt=2\n`)
+			if n := len(whole.FindAllString(told, -1)); n != times {
+				t.Errorf("%s is told %d times with attempt 2, want %d:\n%s", what, n, times, told)
+			}
+		}
 	})
 }
 

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -399,6 +400,8 @@ type stage struct {
 	ran     chan error
 	stop    context.CancelFunc
 	copyLog func(name string) io.WriteCloser // nil for nobody
+	log     bytes.Buffer                     // what the services tell
+	logger  *slog.Logger                     // into log: one for all lives
 }
 
 func newStage(t *testing.T, policy sentry.Policy, commands ...config.Command) *stage {
@@ -407,6 +410,7 @@ func newStage(t *testing.T, policy sentry.Policy, commands ...config.Command) *s
 		t: t, dir: t.TempDir(), state: openMemory(t), cfg: &config.Config{},
 		world: &kubeWorld{open: map[string]func(fakeRun) error{}}, witness: &scriptWitness{},
 	}
+	s.logger = slog.New(slog.NewTextHandler(&s.log, nil))
 	for i := range commands {
 		commands[i].Name, commands[i].Timeout = fmt.Sprint("c", i+1), time.Hour
 	}
@@ -442,7 +446,7 @@ func (s *stage) begin(dieAfter int, lose bool) {
 		}},
 	}
 	l.service = New(Options{
-		Store: l, Executor: local, Log: slog.New(slog.DiscardHandler), Config: func() *config.Config { return s.cfg },
+		Store: l, Executor: local, Log: s.logger, Config: func() *config.Config { return s.cfg },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	s.life, s.ran, s.stop = l, make(chan error, 1), cancel

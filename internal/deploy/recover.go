@@ -40,7 +40,7 @@ func (s *Service) recoverOne(ctx context.Context, old sentry.Rollout) error {
 		return err
 	}
 	if over == nil {
-		s.log.Warn("rollout begins again", logger.KeyGroup, rollout.Group, logger.KeyRollout, rollout.ID, logger.KeyAttempt, rollout.Attempt)
+		s.logGoing(rollout)
 	} else if !slices.ContainsFunc(rollout.Deployments, left) && !slices.ContainsFunc(rollout.Deployments, resumable) {
 		// Nothing of it is in a cluster, which may be away: it ends here and now.
 		r := &run{service: s, config: cfg, rollout: rollout, over: over}
@@ -51,6 +51,25 @@ func (s *Service) recoverOne(ctx context.Context, old sentry.Rollout) error {
 	}
 	s.launch(work, a, cfg, rollout, over, time.Now())
 	return nil
+}
+
+// logGoing tells how a rollout that was taken over goes on: in the same attempt, or in another.
+func (s *Service) logGoing(r sentry.Rollout) {
+	log := s.log.With(logger.KeyGroup, r.Group, logger.KeyRollout, r.ID)
+	if !interrupted(r) {
+		log.Info("rollout goes on in the same attempt", logger.KeyAttempt, r.Begun())
+		return
+	}
+	attempt := 0
+	for _, d := range r.Deployments {
+		if d.Status == sentry.Running && !goesOn(d) {
+			attempt = max(attempt, d.Attempt+1)
+		}
+	}
+	if attempt == 0 { // it was between two deployments
+		attempt = r.Begun()
+	}
+	log.Warn("rollout begins again", logger.KeyAttempt, attempt)
 }
 
 // takeOver makes a rollout ours, and tells how it ends unless it is to begin again.

@@ -15,8 +15,8 @@ const (
 	Planned    Verb = "planned"   // what a rollout will do, and for which commits
 	Finished   Verb = "finished"  // a rollout or a deployment ended
 	SkippedIt  Verb = "skipped"   // a deployment was not begun
-	Retried    Verb = "retried"   // an interrupted rollout or a failed command was begun again
-	Adopted    Verb = "adopted"   // pipeline runs that an interrupted deployment created are followed on
+	Retried    Verb = "retried"   // an interrupted rollout was taken over, or a deployment is begun again
+	Adopted    Verb = "adopted"   // a rollout or a deployment that goes on in a cluster was taken over, in the same attempt
 	Held       Verb = "held"      // an interrupted rollout waits for a person
 	Refused    Verb = "refused"   // something asked for was not done
 	CanceledIt Verb = "canceled"

@@ -123,6 +123,15 @@ type Rollout struct {
 	Deployments   []Deployment `json:"deployments"`
 }
 
+// Begun is the highest attempt that a deployment of it has begun; 1 before any has.
+func (r Rollout) Begun() int {
+	begun := 1
+	for _, d := range r.Deployments {
+		begun = max(begun, d.Attempt)
+	}
+	return begun
+}
+
 // VectorEntry is one watch of the vector: the commits of all watches of the group that a rollout stands for.
 type VectorEntry struct {
 	Watch

@@ -79,8 +79,17 @@ func (t *tx) takeOver(v *rolloutRow, interrupted bool) error {
 	if err != nil {
 		return err
 	}
-	return t.decide(sentry.Decision{
-		Verb: sentry.Retried, Group: v.Group, Rollout: v.ID,
-		Reason: fmt.Sprintf("%s ended while it ran (attempt %d); taken over by %s", v.owner, v.Attempt, t.owner),
-	})
+	if err := t.fill(v, false); err != nil {
+		return err
+	}
+	taken := sentry.Decision{
+		Verb: sentry.Adopted, Group: v.Group, Rollout: v.ID,
+		Reason: fmt.Sprintf("%s ended while it ran (attempt %d); taken over by %s", v.owner, v.Begun(), t.owner),
+	}
+	if interrupted {
+		taken.Verb = sentry.Retried
+	} else {
+		taken.Reason += " in the same attempt"
+	}
+	return t.decide(taken)
 }

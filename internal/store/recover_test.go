@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -42,6 +43,7 @@ func TestTakeOver(t *testing.T) {
 	if diff := cmp.Diff(want, taken); diff != "" || step.Reason == "" || step.FinishedAt.IsZero() {
 		t.Errorf("taken over: %s", diff)
 	}
+	toldOfTakeOver(t, s, r.ID, sentry.Retried, "first ended while it ran (attempt 1); taken over by second")
 	if diff := cmp.Diff(taken, must(s.TakeOver(t.Context(), r.ID, true))(t)); diff != "" {
 		t.Errorf("taken over again: %s", diff)
 	}
@@ -106,9 +108,19 @@ func TestTakeOverLeavesJobs(t *testing.T) {
 			t.Errorf("the Job became %+v", d.Job)
 		}
 	}
+	toldOfTakeOver(t, s, r.ID, sentry.Adopted, "first ended while it ran (attempt 2); taken over by second in the same attempt")
 	d := taken.Deployments[1]
 	d.Steps[1].Status = sentry.Succeeded
 	noError(t, s.SaveDeployment(t.Context(), d))
+}
+
+// toldOfTakeOver holds that a decision about a rollout is that it was taken over, in these words.
+func toldOfTakeOver(t *testing.T, s *Store, rollout string, verb sentry.Verb, reason string) {
+	t.Helper()
+	told := must(s.Why(t.Context(), WhyFilter{Rollout: rollout}))(t)
+	if !slices.ContainsFunc(told, func(d sentry.Decision) bool { return d.Verb == verb && d.Reason == reason }) {
+		t.Errorf("nothing was %s as %q: %+v", verb, reason, told)
+	}
 }
 
 // TestFenced: once a younger epoch has begun, an older one writes nothing more, whatever became of its lock, and leaves
